@@ -1,0 +1,40 @@
+"""Hardware-aware neural architecture search with the real edge device in the loop."""
+
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+# The demo's configuration, unless one is named with --configfile.
+if not workflow.overwrite_configfiles:
+
+    configfile: Path(workflow.basedir) / "config" / "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/device.smk"
+include: "workflow/rules/propose.smk"
+include: "workflow/rules/screen.smk"
+include: "workflow/rules/sample.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/export.smk"
+include: "workflow/rules/measure.smk"
+include: "workflow/rules/select.smk"
+include: "workflow/rules/conclude.smk"
+
+
+# One image for all rules, built from envs/edgeloop.def; used only with --software-deployment-method apptainer.
+container: "envs/edgeloop.sif"
+
+
+rule all:
+    default_target: True
+    input:
+        "results/summary.json",
+
+
+onsuccess:
+    print_summary()

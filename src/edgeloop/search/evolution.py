@@ -1,0 +1,56 @@
+"""Multi-objective regularised evolution with the constraint first.
+
+Parents are found by tournament among the youngest results (regularisation by age: Real et al. 2019, "Regularized
+evolution for image classifier architecture search"). A tournament is won by feasibility (Deb 2000), then by the rank
+of the Pareto front, then by crowding distance (Deb et al. 2002, NSGA-II). Children are mutants, or mutated crossings
+of two parents.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgeloop.records import Genotype
+from edgeloop.search import pareto, random
+from edgeloop.search.results import Result
+from edgeloop.space import Space
+
+DEFAULTS = {"population": 24, "tournament": 6, "random_share": 0.1, "crossover_share": 0.3}
+
+
+def propose(space: Space, history: Sequence[Result], rng: np.random.Generator, options: Mapping[str, Any]) -> Genotype:
+    """A child of the present population, or a random genotype where there is none yet."""
+    options = {**DEFAULTS, **options}
+    alive = [result for result in history if result.objectives is not None][-options["population"] :]
+    if not alive or rng.random() < options["random_share"]:
+        return space.sample(rng)
+    fitness = _fitness(alive)
+
+    def parent() -> Genotype:
+        entrants = rng.choice(len(alive), size=min(options["tournament"], len(alive)), replace=False)
+        return alive[min(entrants, key=lambda entrant: fitness[entrant])].genotype
+
+    child = parent()
+    if rng.random() < options["crossover_share"]:
+        child = space.crossover(child, parent(), rng)
+    return space.mutate(child, rng)
+
+
+choose = random.choose  # children come in no order of merit, so the first feasible ones are as good as any
+
+
+def _fitness(alive: Sequence[Result]) -> list[tuple[float, ...]]:
+    """Sort keys, smaller is fitter: (violation, rank, -crowding, position)."""
+    keys: list[tuple[float, ...]] = [(result.violation, 0.0, 0.0, position) for position, result in enumerate(alive)]
+    feasible = [position for position, result in enumerate(alive) if result.feasible]
+    if not feasible:
+        return keys
+    points = [alive[position].objectives for position in feasible]
+    ranks = pareto.ranks(points)
+    for rank in np.unique(ranks):
+        members = np.flatnonzero(ranks == rank)
+        for member, distance in zip(members, pareto.crowding([points[m] for m in members]), strict=True):
+            position = feasible[member]
+            keys[position] = (0.0, float(rank), -float(distance), position)
+    return keys

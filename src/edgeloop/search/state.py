@@ -1,0 +1,174 @@
+"""The state of a search after a generation: everything known so far, and whether to go on."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgeloop.records import SCHEMA_VERSION, Genotype, architecture_id, candidate_id, digest
+from edgeloop.search import pareto
+from edgeloop.search.results import violation
+
+TRAIN_FIGURES = ("val_rmse", "val_rmse_speed_mm_s", "val_rmse_power_w", "parameters", "macs", "training_s")
+DEVICE_FIGURES = (
+    "latency_ms",
+    "latency_p50_ms",
+    "latency_p99_ms",
+    "ratio",
+    "peak_memory_mb",
+    "device_s",
+    "rmse",
+    "rmse_pytorch",
+)
+GROWTH = 1e-9  # of the hypervolume: less than this is rounding
+
+
+class HistoryError(ValueError):
+    """The files of a search do not belong to one history."""
+
+
+def empty() -> dict[str, Any]:
+    """The state before the first generation."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "generation": -1,
+        "lineage": "",
+        "candidates": {},
+        "screened": {},
+        "front": [],
+        "hypervolume": [],
+        "stop": False,
+        "reason": None,
+    }
+
+
+def advance(
+    previous: Mapping[str, Any],
+    *,
+    population: Mapping[str, Any],
+    screening: Sequence[Mapping[str, Any]],
+    train: Mapping[str, Mapping[str, Any]],
+    export: Mapping[str, Mapping[str, Any]],
+    measured: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    budgets_ms: Mapping[str, float],
+    reference_rmse: float,
+    patience: int,
+) -> dict[str, Any]:
+    """The state after one more generation.
+
+    `population` is the generation's decision, `screening` its screening records, and `train`, `export` and
+    `measured` (by device) give the records of each of its candidates. The first device's latency is the objective;
+    every device's budget is a constraint. The hypervolume is that of the feasible candidates in
+    (RMSE / `reference_rmse`, latency / budget) up to (1, 1). `reference_rmse` is what predicting the mean reaches, so
+    that what counts as progress is known before the search begins.
+    The search stops when the hypervolume has not grown for `patience` generations.
+    Raises HistoryError when the generation was decided from another history than `previous`.
+    """
+    generation = population["generation"]
+    if generation != previous["generation"] + 1 or population["parent"] != previous["lineage"]:
+        raise HistoryError(
+            f"generation {generation:03d} was decided from another history than its predecessor holds now. "
+            f"Remove results/generations/{generation:03d} and those after it and run again: what was trained is kept."
+        )
+    budgets = dict(budgets_ms)
+    candidates = {name: _judge(dict(entry), budgets) for name, entry in previous["candidates"].items()}
+    for genotype in population["genotypes"]:
+        name = candidate_id(genotype)
+        entry = _entry(
+            genotype,
+            generation,
+            train[name],
+            export[name],
+            {device: records[name] for device, records in measured.items()},
+        )
+        candidates[name] = _judge(entry, budgets)
+    first = next(iter(budgets))
+    reference = (reference_rmse, budgets[first])
+    history = [_hypervolume(candidates, upto, reference) for upto in range(generation + 1)]
+    stop = len(history) > patience and history[-1] <= history[-1 - patience] + GROWTH
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "generation": generation,
+        "lineage": lineage(previous["lineage"], population["candidates"]),
+        "budgets_ms": budgets,
+        "reference": list(reference),
+        "candidates": candidates,
+        "screened": {**previous["screened"], **_screened(generation, screening)},
+        "front": front(candidates),
+        "hypervolume": history,
+        "stop": stop,
+        "reason": f"the hypervolume has not grown for {patience} generations" if stop else None,
+    }
+
+
+def lineage(parent: str, candidates: Sequence[str]) -> str:
+    """The identity of a history: that of its predecessor, and what this generation trains."""
+    return digest([parent, sorted(candidates)])
+
+
+def latencies_ms(
+    state: Mapping[str, Any], screening: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, dict[str, float | None]]:
+    """Every screened latency by architecture id and device: those in `state` and those of new screening records."""
+    screened = {**state["screened"], **_screened(state["generation"] + 1, screening)}
+    return {name: entry["latency_ms"] for name, entry in screened.items()}
+
+
+def front(candidates: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The non-dominated feasible candidates, best RMSE first."""
+    feasible = sorted(name for name, entry in candidates.items() if entry["feasible"])
+    kept = pareto.front([candidates[name]["objectives"] for name in feasible])
+    return sorted((feasible[position] for position in kept), key=lambda name: candidates[name]["objectives"])
+
+
+def _screened(generation: int, screening: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for record in screening:
+        for name, figure in record["architectures"].items():
+            entry = found.setdefault(name, {"generation": generation, "latency_ms": {}})
+            entry["latency_ms"][record["device"]] = figure.get("latency_ms")
+    return found
+
+
+def _entry(
+    genotype: Genotype,
+    generation: int,
+    train: Mapping[str, Any],
+    export: Mapping[str, Any],
+    measured: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    broken = next((record for record in (train, export, *measured.values()) if record["status"] == "failed"), None)
+    return {
+        "generation": generation,
+        "genotype": genotype,
+        "architecture_id": architecture_id(genotype),
+        "status": "failed" if broken else "ok",
+        "reason": broken["reason"] if broken else None,
+        **{figure: train.get(figure) for figure in TRAIN_FIGURES},
+        "export_s": export.get("export_s"),
+        "devices": {
+            device: {figure: record.get(figure) for figure in DEVICE_FIGURES} for device, record in measured.items()
+        },
+    }
+
+
+def _judge(entry: dict[str, Any], budgets_ms: Mapping[str, float]) -> dict[str, Any]:
+    """Set what depends on the budgets: objectives, violation, feasible."""
+    if entry["status"] != "ok":
+        return {**entry, "objectives": None, "violation": 0.0, "feasible": False}
+    latencies = {device: figures["latency_ms"] for device, figures in entry["devices"].items()}
+    excess = violation(latencies, budgets_ms)
+    first = next(iter(budgets_ms))
+    return {
+        **entry,
+        "objectives": [entry["val_rmse"], latencies[first]],
+        "violation": excess,
+        "feasible": excess <= 0,
+    }
+
+
+def _hypervolume(candidates: Mapping[str, Mapping[str, Any]], upto: int, reference: tuple[float, float]) -> float:
+    points = [
+        [value / limit for value, limit in zip(entry["objectives"], reference, strict=True)]
+        for entry in candidates.values()
+        if entry["feasible"] and entry["generation"] <= upto
+    ]
+    return pareto.hypervolume(points, (1.0, 1.0))

@@ -1,0 +1,180 @@
+"""Search spaces: which genes there are, when each is active, and how genotypes are drawn and varied.
+
+A space is declared in YAML (see config/README.md)::
+
+    name: example
+    precision: [fp32]
+    training:
+      lr: {log_uniform: [1.0e-3, 1.0e-2]}
+    families:
+      conv2d:
+        frames: [4, 8, 16]                        # a choice
+        pixels: 32                                # fixed
+        head: [mean, gru]
+        units: {choice: [8, 16], when: {head: [gru]}}   # active under a condition
+        depths.0: [1, 2]                          # genes NAME.0, NAME.1, ... make the list NAME
+        forbidden: [{frames: 16, head: gru}]      # never drawn together
+
+Genotypes are plain data; no state is kept between two draws, so that they depend on the generator alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeloop.records import Genotype, digest
+from edgeloop.yamlfile import Where
+
+TRIES = 1000  # to draw what is not forbidden
+STEP = 0.2  # of a range: the standard deviation of a mutation
+FLOAT_DIGITS = 6  # a learning rate of 0.00123456 reads better than 17 digits, and is as good
+
+
+@dataclass(frozen=True)
+class Gene:
+    """One gene: where it goes in the genotype, what it may be, and when it is active."""
+
+    name: str
+    choices: tuple[Any, ...] | None
+    bounds: tuple[float, float] | None
+    log: bool
+    integer: bool
+    when: dict[str, tuple[Any, ...]]
+    where: Where
+
+    def draw(self, rng: np.random.Generator) -> Any:
+        """A value from the gene's prior: every choice is as likely, ranges are uniform or log-uniform."""
+        if self.choices is not None:
+            return self.choices[rng.integers(len(self.choices))]
+        return self._at(rng.random())
+
+    def vary(self, value: Any, rng: np.random.Generator) -> Any:
+        """Another value: any other choice, or a point nearby in the range."""
+        for _ in range(TRIES):
+            other = self.draw(rng) if self.choices is not None else self._at(rng.normal(self._position(value), STEP))
+            if other != value:
+                return other
+        raise ValueError(f"gene '{self.name}' has no value besides {value}")
+
+    def _position(self, value: float) -> float:
+        low, high = np.log(self.bounds) if self.log else self.bounds
+        return ((np.log(value) if self.log else value) - low) / (high - low)
+
+    def _at(self, position: float) -> float | int:
+        low, high = self.bounds
+        position = min(max(position, 0.0), 1.0)
+        if self.integer:
+            return min(int(low + position * (high - low + 1)), high)
+        value = low * (high / low) ** position if self.log else low + position * (high - low)
+        return min(max(float(f"{value:.{FLOAT_DIGITS}g}"), low), high)
+
+
+@dataclass(frozen=True)
+class Space:
+    """A checked search space. `genes` are in an order in which conditions refer to earlier genes only."""
+
+    name: str
+    genes: dict[str, Gene]
+    forbidden: tuple[dict[str, Any], ...]
+    declaration: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all that the space can draw."""
+        return digest(self.declaration)
+
+    def sample(self, rng: np.random.Generator) -> Genotype:
+        """Draw a genotype: every active gene from its own prior."""
+        for _ in range(TRIES):
+            if self.is_allowed(flat := self.complete({}, rng)):
+                return self.genotype(flat)
+        raise ValueError(f"space '{self.name}': nearly everything that it can draw is forbidden")
+
+    def mutate(self, genotype: Genotype, rng: np.random.Generator) -> Genotype:
+        """Change one active gene; genes that this activates are drawn, genes that it deactivates are dropped."""
+        values = self.flatten(genotype)
+        variable = [name for name in values if self._is_variable(name)]
+        if not variable:
+            return genotype
+        for _ in range(TRIES):
+            name = variable[rng.integers(len(variable))]
+            child = self.complete({**values, name: self.genes[name].vary(values[name], rng)}, rng)
+            if self.is_allowed(child):
+                return self.genotype(child)
+        return self.sample(rng)
+
+    def crossover(self, first: Genotype, second: Genotype, rng: np.random.Generator) -> Genotype:
+        """Each gene from either parent; genes that only the mixture activates are drawn."""
+        one, two = self.flatten(first), self.flatten(second)
+        for _ in range(TRIES):
+            mixed = {
+                name: (one if name not in two or (name in one and rng.random() < 0.5) else two)[name]
+                for name in {**one, **two}
+            }
+            child = self.complete(mixed, rng)
+            if self.is_allowed(child):
+                return self.genotype(child)
+        return first
+
+    def flatten(self, genotype: Genotype) -> dict[str, Any]:
+        """The active genes of `genotype` as {gene name: value}, in the order of the space.
+
+        Raises ValueError when the genotype is not of this space.
+        """
+        family = genotype["architecture"]["family"]
+        flat: dict[str, Any] = {}
+        for name, gene in self.genes.items():
+            if not self._is_active(gene, flat):
+                continue
+            group, _, key = name.partition(":")
+            source = {
+                "family": {"": family},
+                "precision": {"": genotype["precision"]},
+                "training": genotype["training"],
+            }.get(group, genotype["architecture"])
+            base, _, position = key.partition(".")
+            try:
+                value = source[base][int(position)] if position else source[base]
+            except (KeyError, IndexError) as error:
+                raise ValueError(f"genotype without the gene '{name}' of space '{self.name}': {genotype}") from error
+            flat[name] = value
+        return flat
+
+    def genotype(self, flat: Mapping[str, Any]) -> Genotype:
+        """The genotype of {gene name: value}: the inverse of `flatten`."""
+        values = dict(flat)
+        genotype: Genotype = {
+            "architecture": {"family": values.pop("family")},
+            "precision": values.pop("precision"),
+            "training": {},
+        }
+        for name, value in values.items():
+            group, _, key = name.partition(":")
+            target = genotype["training" if group == "training" else "architecture"]
+            base, _, position = key.partition(".")
+            if position:
+                target.setdefault(base, []).append(value)
+            else:
+                target[key] = value
+        return genotype
+
+    def _is_active(self, gene: Gene, flat: Mapping[str, Any]) -> bool:
+        return all(parent in flat and flat[parent] in values for parent, values in gene.when.items())
+
+    def _is_variable(self, name: str) -> bool:
+        gene = self.genes[name]
+        return gene.bounds is not None or len(gene.choices) > 1
+
+    def is_allowed(self, flat: Mapping[str, Any]) -> bool:
+        """Whether no forbidden combination is among the values."""
+        return not any(all(flat.get(name) == value for name, value in clause.items()) for clause in self.forbidden)
+
+    def complete(self, values: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """`values` without the genes that they leave inactive, and with the missing active ones drawn."""
+        flat: dict[str, Any] = {}
+        for name, gene in self.genes.items():
+            if self._is_active(gene, flat):
+                flat[name] = values[name] if name in values else gene.draw(rng)
+        return flat

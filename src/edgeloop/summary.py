@@ -1,0 +1,220 @@
+"""The figures that a user is shown: summary.json, and the table that a run ends with."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from edgeloop.records import SCHEMA_VERSION, Genotype
+
+QUALITY = ("val_rmse", "val_rmse_speed_mm_s", "val_rmse_power_w")
+DEVICE = ("latency_ms", "latency_p50_ms", "latency_p99_ms", "rmse", "rmse_pytorch", "peak_memory_mb")
+Records = Mapping[str, Mapping[str, Any]]
+
+
+def build(
+    *,
+    state: Mapping[str, Any],
+    decisions: Sequence[Mapping[str, Mapping[str, Any]]],
+    screening: Sequence[Mapping[str, Any]],
+    train: Records,
+    export: Records,
+    measured: Mapping[str, Records],
+    comparisons: Records,
+    enrolments: Records,
+    cache: Mapping[str, Any],
+    predictors: Records,
+    baselines: Mapping[str, str],
+    genotypes: Mapping[str, Genotype],
+    search: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Everything in summary.json.
+
+    `baselines` gives the baselines' names by candidate id, `genotypes` their genotypes; `measured` and `comparisons` are by device. The best
+    candidate is the one of the lowest validation RMSE that meets every budget; None where no candidate does.
+    A figure that was not measured is None.
+    """
+    known = {name: entry["genotype"] for name, entry in state["candidates"].items()} | dict(genotypes)
+
+    def entry(name: str) -> dict[str, Any]:
+        return _entry(name, known[name], train[name], {device: records[name] for device, records in measured.items()})
+
+    shown = {baselines[name]: entry(name) for name in baselines}
+    front = [
+        {**entry(name), "against": {label: _against(entry(name), other, comparisons) for label, other in shown.items()}}
+        for name in state["front"]
+    ]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "dataset": {
+            "source": cache["source"],
+            **{f"{split}_clips": cache["splits"][split]["clips"] for split in ("train", "validation", "test")},
+        },
+        "devices": {
+            device: {"fingerprint": enrolment["fingerprint"], "budget_ms": state["budgets_ms"].get(device)}
+            for device, enrolment in enrolments.items()
+        },
+        "predictors": {name: {figure: value[figure] for figure in QUALITY} for name, value in predictors.items()},
+        "baselines": shown,
+        "best": front[0] if front else None,
+        "front": front,
+        "search": _search(state, decisions, screening, train, export, measured, search),
+    }
+
+
+def _entry(name: str, genotype: Genotype, train: Mapping[str, Any], measured: Records) -> dict[str, Any]:
+    return {
+        "candidate": name,
+        "family": genotype["architecture"]["family"],
+        "genotype": genotype,
+        "parameters": train.get("parameters"),
+        "macs": train.get("macs"),
+        **{figure: train.get(figure) for figure in QUALITY},
+        "test_rmse": None,
+        "device": {device: {figure: record.get(figure) for figure in DEVICE} for device, record in measured.items()},
+    }
+
+
+def _against(entry: Mapping[str, Any], other: Mapping[str, Any], comparisons: Records) -> dict[str, Any]:
+    gain = None
+    if entry["val_rmse"] is not None and other["val_rmse"] is not None:
+        gain = other["val_rmse"] / entry["val_rmse"]
+    return {
+        "speedup": {
+            device: _speedup(comparison["candidates"], entry["candidate"], other["candidate"])
+            for device, comparison in comparisons.items()
+        },
+        "quality_gain": gain,
+    }
+
+
+def _speedup(records: Records, name: str, other: str) -> float | None:
+    """How many times faster `name` is than `other`: both related to the reference model of the same session."""
+    ratios = [records.get(key, {}).get("ratio") for key in (other, name)]
+    return None if None in ratios else ratios[0] / ratios[1]
+
+
+def _search(
+    state: Mapping[str, Any],
+    decisions: Sequence[Mapping[str, Mapping[str, Any]]],
+    screening: Sequence[Mapping[str, Any]],
+    train: Records,
+    export: Records,
+    measured: Mapping[str, Records],
+    search: Mapping[str, Any],
+) -> dict[str, Any]:
+    candidates = state["candidates"]
+    stages = {
+        "screen": screening,
+        "train": [train[name] for name in candidates],
+        "export": [export[name] for name in candidates],
+        "measure": [records[name] for records in measured.values() for name in candidates],
+    }
+    spans = [record["work"] for records in stages.values() for record in records]
+    spans = [span for span in spans if span[0] >= decisions[0]["proposals"]["decided_at"]]
+    work_s, wall_s = _covered(spans), _extent(spans + [[decisions[0]["proposals"]["decided_at"]] * 2])
+    trained = [entry for entry in candidates.values() if entry["status"] == "ok"]
+    if state["stop"]:
+        stopped = "patience"
+    else:
+        stopped = "max_generations" if state["generation"] + 1 >= search["max_generations"] else "no_feasible_proposal"
+    return {
+        "strategy": search["strategy"],
+        "seed": search["seed"],
+        "generations": state["generation"] + 1,
+        "stopped": stopped,
+        "proposed": sum(decision["population"]["proposed"] for decision in decisions),
+        "screened": sum(len(record["architectures"]) for record in screening),
+        "trained": len(candidates),
+        "failed": len(candidates) - len(trained),
+        "trained_infeasible": sum(not entry["feasible"] for entry in trained),
+        "hypervolume": state["hypervolume"],
+        "device_s": _seconds(stages["screen"]) + _seconds(stages["measure"]),
+        "training_s": _seconds(stages["train"]),
+        "overhead_s": wall_s - work_s,
+        "wall_s": wall_s,
+    }
+
+
+def _seconds(records: Iterable[Mapping[str, Any]]) -> float:
+    return sum(end - begin for begin, end in (record["work"] for record in records))
+
+
+def _extent(spans: Sequence[Sequence[float]]) -> float:
+    return max(end for _, end in spans) - min(begin for begin, _ in spans)
+
+
+def _covered(spans: Sequence[Sequence[float]]) -> float:
+    """Seconds in which at least one of `spans` lasts."""
+    covered, upto = 0.0, float("-inf")
+    for begin, end in sorted(spans):
+        covered += max(0.0, end - max(begin, upto))
+        upto = max(upto, end)
+    return covered
+
+
+# ---------------------------------------------------------------- the table
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """The summary as text: predictors, baselines and the front side by side, then what the search did."""
+    return "\n\n".join([_networks(summary), *_verdicts(summary), _account(summary)])
+
+
+def _networks(summary: Mapping[str, Any]) -> str:
+    device = next(iter(summary["devices"]))
+    rows = [
+        [f"predict by {name}", *[None] * 3, *map(value.get, QUALITY), None, None]
+        for name, value in summary["predictors"].items()
+    ]
+    rows += [[name, *_cells(entry, device)] for name, entry in summary["baselines"].items()]
+    for number, entry in enumerate(summary["front"]):
+        rows.append([f"{entry['candidate']}{' (best)' if number == 0 else ''}", *_cells(entry, device)])
+    heads = ["", "family", "parameters", "MMAC", "val RMSE", "speed mm/s", "power W", "p50 ms", "p99 ms"]
+    return f"On {device}:\n" + tabulate(
+        rows, heads, floatfmt=("", "", ",.0f", ",.1f", ".4f", ".0f", ".1f", ".4g", ".4g"), missingval="-"
+    )
+
+
+def _cells(entry: Mapping[str, Any], device: str) -> list[Any]:
+    macs = None if entry["macs"] is None else entry["macs"] / 1e6
+    figures = entry["device"][device]
+    return [
+        entry["family"],
+        entry["parameters"],
+        macs,
+        *map(entry.get, QUALITY),
+        figures["latency_p50_ms"],
+        figures["latency_p99_ms"],
+    ]
+
+
+def _verdicts(summary: Mapping[str, Any]) -> list[str]:
+    best = summary["best"]
+    if best is None:
+        return ["No trained candidate meets the budgets."]
+    lines = []
+    for name, against in best["against"].items():
+        times = [
+            f"{times:,.1f}x faster on {device}" for device, times in against["speedup"].items() if times is not None
+        ]
+        gain = against["quality_gain"]
+        times.append(
+            "its quality is unknown, it was measured for latency only" if gain is None else f"RMSE {gain:.2f}x lower"
+        )
+        lines.append(f"best against {name}: {'; '.join(times)}")
+    for name, value in summary["predictors"].items():
+        lines.append(f"best against predicting by {name}: RMSE {value['val_rmse'] / best['val_rmse']:.2f}x lower")
+    return ["\n".join(lines)]
+
+
+def _account(summary: Mapping[str, Any]) -> str:
+    search = summary["search"]
+    return (
+        f"{search['strategy']}, seed {search['seed']}: {search['generations']} generations (ended by {search['stopped']}), "
+        f"{search['proposed']} proposed, {search['screened']} screened, {search['trained']} trained, "
+        f"{search['failed']} failed, {search['trained_infeasible']} trained over budget\n"
+        f"hypervolume by generation: {', '.join(f'{value:.4f}' for value in search['hypervolume'])}\n"
+        f"training {search['training_s']:.0f} s, device {search['device_s']:.0f} s, "
+        f"wall {search['wall_s']:.0f} s of which {search['overhead_s']:.0f} s without work under way"
+    )

@@ -1,0 +1,219 @@
+"""Networks: what they take and give, what they refuse, and that they are what they are called."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from edgeloop.models import registry
+from edgeloop.models.preprocess import MEAN, STD, FirstConv2d, FirstConv3d, Preprocess, standardise_targets
+
+BASELINE = {
+    "family": "swin3d",
+    "frames": 16,
+    "pixels": 224,
+    "patch": [2, 4, 4],
+    "embed": 96,
+    "depths": [2, 2, 6, 2],
+    "heads": [3, 6, 12, 24],
+    "mlp_ratio": 4,
+}
+SMALLEST_SWIN = {"family": "swin3d", "embed": 12, "depths": [1, 2], "heads": [3, 6], "mlp_ratio": 1}
+SMALL = [
+    {"family": "conv2d", "widths": [16, 32, 64]},
+    {"family": "conv3d", "widths": [8, 16, 32]},
+    {"family": "conv2d_temporal", "widths": [8, 16], "temporal": "conv"},
+    {"family": "conv2d_temporal", "widths": [8, 16], "temporal": "gru"},
+    {"family": "conv2d_temporal", "widths": [8, 16], "temporal": "transformer"},
+    SMALLEST_SWIN,
+]
+ACTIVATIONS = ["relu", "leaky_relu", "hard_swish", "silu"]
+
+
+def clips(n: int, frames: int = 16, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, frames, 41, 41), dtype=np.uint8)
+
+
+def name(architecture: dict) -> str:
+    return "-".join(str(architecture[key]) for key in ("family", "temporal") if key in architecture)
+
+
+def random_architecture(family: str, rng: np.random.Generator) -> dict:
+    def pick(values):
+        return values[rng.integers(len(values))]
+
+    common = {"frames": pick([4, 8, 15, 16]), "pixels": pick([24, 33, 40, 41, 48])}
+    if family == "swin3d":
+        stages = int(rng.integers(1, 4))
+        return common | {
+            "family": family,
+            "patch": [pick([2, 4]) for _ in range(3)],
+            "embed": pick([12, 24]),
+            "depths": [pick([1, 2]) for _ in range(stages)],
+            "heads": [3, 6, 12][:stages],
+            "window": pick([[8, 7, 7], [2, 3, 4]]),
+            "mlp_ratio": pick([1, 2.5]),
+            "head": pick([[], [20], [20, 10]]),
+        }
+    stages = int(rng.integers(1, 4))
+    common |= {
+        "family": family,
+        "widths": [int(pick([4, 8, 12])) for _ in range(stages)],
+        "depths": [pick([1, 2]) for _ in range(stages)],
+        "kernel": pick([3, 5]),
+        "stem_stride": pick([1, 2, 3]),
+        "activation": pick(ACTIVATIONS),
+        "head": pick([[], [16]]),
+        "dropout": pick([0.0, 0.2]),
+    }
+    if family == "conv3d":
+        strides = [pick([1, 2]) for _ in range(stages)]
+        kind = {"temporal_strides": strides, "kernel_time": pick([1, 3])}
+        kind |= {"downsample": pick(["stride", "max_pool"]), "pooling": pick(["mean", "max", "flatten"])}
+    elif family == "conv2d":
+        kind = {"separable": pick([False, True]), "pooling": pick(["mean", "max", "flatten"])}
+    else:
+        kind = {"separable": pick([False, True]), "temporal": pick(["conv", "gru", "transformer"])}
+        kind |= {"heads": pick([1, 2, 4]), "layers": pick([1, 2]), "temporal_width": pick([8, 16])}
+    return common | kind
+
+
+def test_the_human_designed_baseline_has_28_million_parameters():
+    model = registry.build(BASELINE)
+    assert sum(p.numel() for p in model.parameters()) == 28_232_336
+    head = sum(p.numel() for p in model.head[2:].parameters())
+    assert 28_232_336 - head == 28_151_734  # with the paper's 400 outputs and before its last two layers
+
+
+@pytest.mark.parametrize(
+    ("architecture", "parameters", "macs"),
+    [
+        ({"family": "conv2d", "widths": [16, 32, 64]}, 25_698, 2_237_312),
+        ({"family": "conv3d", "widths": [8, 16, 32]}, 17_674, 3_430_144),
+    ],
+    ids=["conv2d", "conv3d"],
+)
+def test_parameters_and_multiply_accumulates_are_counted(architecture, parameters, macs):
+    model = registry.build(architecture).train()
+    assert registry.count(model, architecture) == {"parameters": parameters, "macs": macs}
+    assert model.training
+
+
+@pytest.mark.parametrize("architecture", SMALL, ids=name)
+def test_a_network_takes_raw_clips_and_gives_two_targets_for_each(architecture):
+    torch.manual_seed(0)
+    model = registry.build(architecture).eval()
+    x = torch.from_numpy(clips(3, registry.input_frames(architecture)))
+    with torch.no_grad():
+        together, alone = model(x), torch.cat([model(one[None]) for one in x])
+    assert together.shape == (3, 2) and together.dtype == torch.float32
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    assert (together[0] - together[1]).abs().max() > 0
+
+
+@pytest.mark.parametrize("family", sorted(registry.FAMILIES))
+def test_any_point_of_a_family_can_be_built_and_trained_a_step(family):
+    rng = np.random.default_rng(7)
+    for _ in range(20):
+        architecture = random_architecture(family, rng)
+        registry.check(architecture)
+        model = registry.build(architecture)
+        outputs = model(torch.from_numpy(clips(2, registry.input_frames(architecture))))
+        outputs.square().mean().backward()
+        unused = [key for key, p in model.named_parameters() if p.grad is None]
+        assert outputs.shape == (2, 2) and torch.isfinite(outputs).all(), architecture
+        assert not unused, (architecture, unused)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        ({"widths": [8]}, "has no family: add one of conv2d"),
+        ({"family": "resnet"}, "family 'resnet' is unknown: expected one of conv2d, conv2d_temporal, conv3d, swin3d"),
+        ({"family": "conv2d"}, "family conv2d needs the gene 'widths'"),
+        ({"family": "conv2d", "widths": [8], "width": 3}, "family conv2d has no gene 'width': its genes are widths"),
+        ({"family": "conv2d", "widths": 8}, "family conv2d: widths is 8: expected a list of whole numbers"),
+        ({"family": "conv2d", "widths": [8, "a"]}, r"widths\[1\] is 'a': expected a whole number"),
+        ({"family": "conv2d", "widths": [8, 0]}, r"widths\[1\] is 0: expected at least 1"),
+        ({"family": "conv2d", "widths": []}, "widths is empty"),
+        ({"family": "conv2d", "widths": [8], "frames": True}, "frames is True: expected a whole number"),
+        ({"family": "conv2d", "widths": [8], "frames": 17}, "frames is 17: expected at most 16"),
+        ({"family": "conv2d", "widths": [8], "kernel": 4}, "kernel 4 is even: expected an odd size, as 3 or 5"),
+        ({"family": "conv2d", "widths": [8], "separable": 1}, "separable is 1: expected true or false"),
+        ({"family": "conv2d", "widths": [8], "activation": "tanh"}, "activation is 'tanh': expected one of 'relu'"),
+        (
+            {"family": "conv2d", "widths": [8, 8], "depths": [1, 1, 1]},
+            r"depths \[1, 1, 1\] has 3 values: expected one, or 2",
+        ),
+        ({"family": "conv3d", "widths": [8], "temporal_strides": [1, 2]}, r"temporal_strides \[1, 2\] has 2 values"),
+        (
+            {"family": "conv2d_temporal", "widths": [6], "temporal": "transformer"},
+            "heads 4 does not divide the last width 6",
+        ),
+        ({**BASELINE, "embed": 16, "depths": [1], "heads": [3]}, "heads 3 does not divide the width 16 of stage 1"),
+        ({**BASELINE, "depths": [1, 1]}, r"depths \[1, 1\] and heads \[3, 6, 12, 24\] differ in length"),
+        ({**BASELINE, "patch": [2, 4]}, r"patch has 2 values, \[2, 4\]: expected 3"),
+        ({**BASELINE, "frames": 1}, "patch .* is longer than the clip of 1 frames"),
+        ({**BASELINE, "pixels": 12}, "leaves nothing to merge for stage 4"),
+        ({**BASELINE, "dropout": 1.0}, "dropout is 1.0: expected at most 0.9"),
+    ],
+)
+def test_an_architecture_that_cannot_be_is_refused_in_plain_words(architecture, message):
+    with pytest.raises(ValueError, match=message):
+        registry.check(architecture)
+
+
+def test_the_space_learns_from_the_registry_what_a_family_needs():
+    genes = registry.genes("swin3d")
+    assert [key for key, gene in genes.items() if gene.required] == ["embed", "depths", "heads"]
+    assert genes["window"].default == (8, 7, 7) and genes["pixels"].limits["maximum"] == 256
+    with pytest.raises(ValueError, match="family 'vit' is unknown"):
+        registry.genes("vit")
+
+
+def test_lists_of_a_config_and_tuples_are_the_same_architecture():
+    cls = registry.family("conv2d")
+    assert cls(widths=[8, 16]) == cls(widths=(8, 16))
+    assert hash(cls(widths=[8, 16])) == hash(cls(widths=(8, 16)))
+
+
+def test_a_network_refuses_clips_of_another_length_or_type():
+    model = registry.build({"family": "conv2d", "widths": [8], "frames": 8})
+    with pytest.raises(ValueError, match=r"this network expects uint8 \[N, 8, 41, 41\]"):
+        model(torch.from_numpy(clips(1, 16)))
+    with pytest.raises(ValueError, match=r"the clip is torch.float32"):
+        model(torch.zeros(1, 8, 41, 41))
+
+
+def intensities(counts: torch.Tensor) -> torch.Tensor:
+    """The normalisation as it is written in a paper."""
+    return ((counts.float() / 255).sqrt() - MEAN) / STD
+
+
+def test_normalisation_within_the_first_convolution_is_normalisation_before_it():
+    torch.manual_seed(0)
+    x = torch.from_numpy(clips(2, 4))
+    seen, normalised = Preprocess(4, 41)(x), intensities(x)
+    flat, deep = FirstConv2d(4, 8, 3), FirstConv3d(1, 8, 3, bias=False)
+    expected = functional.conv2d(normalised, flat.weight, flat.bias)
+    torch.testing.assert_close(flat(seen), expected, atol=1e-5, rtol=1e-5)
+    expected = functional.conv3d(normalised[:, None], deep.weight)
+    torch.testing.assert_close(deep(seen[:, None]), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_fewer_pixels_crop_the_centre_and_more_enlarge_it():
+    x = torch.zeros(1, 1, 41, 41, dtype=torch.uint8)
+    x[0, 0, 20, 20] = 255
+    assert Preprocess(1, 21)(x).argmax() == 10 * 21 + 10
+    enlarged = Preprocess(1, 123)(x)
+    assert enlarged.shape == (1, 1, 123, 123) and enlarged.argmax() == 61 * 123 + 61
+
+
+def test_an_untouched_head_predicts_around_the_targets_of_the_training_split():
+    model = registry.build({"family": "conv2d", "widths": [8]}).eval()
+    x = torch.from_numpy(clips(2))
+    with torch.no_grad():
+        standardise_targets(model, torch.zeros(2), torch.ones(2))
+        standard = model(x)
+        standardise_targets(model, torch.tensor([1.1, 0.9]), torch.tensor([0.4, 0.2]))
+        torch.testing.assert_close(model(x), standard * torch.tensor([0.4, 0.2]) + torch.tensor([1.1, 0.9]))

@@ -1,0 +1,248 @@
+"""Decisions of a search: deterministic, never twice the same candidate, within budget; and the states they lead to."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeloop import config
+from edgeloop.records import architecture_id, candidate_id, failed, ok
+from edgeloop.search import decide, identity, pareto, state
+from edgeloop.search.registry import STRATEGIES
+
+ROOT = Path(__file__).parents[2]
+BUDGETS = {"bench": 0.2}
+SIZE = 6
+
+
+@pytest.fixture(scope="module")
+def space():
+    return config.load_space(ROOT / "config/spaces/demo.yaml")
+
+
+def latency_ms(genotype):
+    """A made-up device on which wide networks are slow; some exceed the budget of 0.2 ms."""
+    return 0.02 * sum(genotype["architecture"]["widths"]) / 8 * genotype["architecture"]["frames"] / 4
+
+
+def rmse(genotype):
+    """A made-up trainer: several genes matter, one by one."""
+    architecture = genotype["architecture"]
+    return (
+        0.4
+        - 0.001 * sum(architecture["widths"])
+        - 0.002 * architecture["frames"]
+        - 0.03 * (architecture["family"] == "conv2d")
+        - 0.02 * (architecture["stem_stride"] == 2)
+        + 20 * abs(genotype["training"]["lr"] - 0.004)
+    )
+
+
+def propose(space, previous, name="evolution", seed=1, count=2 * SIZE):
+    generation = previous["generation"] + 1
+    return decide.propose(space, previous, name=name, options={}, seed=seed, generation=generation, count=count)
+
+
+def screen(proposals, generation):
+    figures = {architecture_id(genotype): {"latency_ms": latency_ms(genotype)} for genotype in proposals}
+    return [ok(device="bench", generation=generation, architectures=figures, work=[0, 1])]
+
+
+def choose(previous, proposals, screening, name="evolution", seed=1, budgets=BUDGETS):
+    return decide.choose(
+        previous,
+        proposals,
+        state.latencies_ms(previous, screening),
+        name=name,
+        options={},
+        seed=seed,
+        generation=previous["generation"] + 1,
+        count=SIZE,
+        budgets_ms=budgets,
+        screening=True,
+    )
+
+
+def population(previous, chosen):
+    names = [candidate_id(genotype) for genotype in chosen]
+    return {
+        "generation": previous["generation"] + 1,
+        "parent": previous["lineage"],
+        "candidates": names,
+        "genotypes": chosen,
+    }
+
+
+def advance(previous, chosen, screening=(), patience=3, broken=(), budgets=BUDGETS):
+    train = {
+        candidate_id(g): failed("NaN") if candidate_id(g) in broken else ok(val_rmse=rmse(g), parameters=1, macs=1)
+        for g in chosen
+    }
+    measured = {candidate_id(g): ok(latency_ms=latency_ms(g), ratio=1.0) for g in chosen}
+    return state.advance(
+        previous,
+        population=population(previous, chosen),
+        screening=screening,
+        train=train,
+        export={name: ok() for name in train},
+        measured={"bench": measured},
+        budgets_ms=budgets,
+        reference_rmse=0.5,
+        patience=patience,
+    )
+
+
+def search(space, generations, **settings):
+    """The whole loop, with the made-up device and trainer."""
+    current, history = state.empty(), []
+    for _ in range(generations):
+        proposals = propose(space, current, **settings)
+        screening = screen(proposals, current["generation"] + 1)
+        chosen = choose(current, proposals, screening, **settings)
+        history.append([candidate_id(genotype) for genotype in chosen])
+        current = advance(current, chosen, screening)
+    return current, history
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_same_seed_gives_the_same_search_and_another_seed_another(space, name):
+    first, again, other = (search(space, 4, name=name, seed=seed)[1] for seed in (1, 1, 2))
+    assert first == again
+    assert not set(first[0]) & set(other[0])
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_order_of_the_records_plays_no_part(space, name):
+    current, _ = search(space, 3, name=name)
+    entries = list(current["candidates"].items())
+    random.Random(0).shuffle(entries)
+    assert propose(space, {**current, "candidates": dict(entries)}, name) == propose(space, current, name)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_nothing_is_trained_twice_and_nothing_known_to_be_too_slow_is_trained(space, name):
+    current, history = search(space, 5, name=name)
+    trained = [candidate for generation in history for candidate in generation]
+    assert len(trained) == len(set(trained)) > 4 * SIZE
+    assert all(entry["feasible"] for entry in current["candidates"].values())
+    assert any(figures["latency_ms"]["bench"] > BUDGETS["bench"] for figures in current["screened"].values())
+
+
+def test_evolution_finds_more_than_random_search_where_neighbours_are_alike(space):
+    found = {
+        name: np.mean([search(space, 12, name=name, seed=seed)[0]["hypervolume"][-1] for seed in range(5)])
+        for name in STRATEGIES
+    }
+    assert found["evolution"] > found["random"]
+
+
+def test_a_small_space_is_exhausted_without_repeating_anything(tmp_path):
+    file = tmp_path / "space.yaml"
+    file.write_text("name: tiny\ntraining: {lr: 0.01}\nfamilies: {conv2d: {widths: [[8], [16]], frames: [4, 8]}}\n")
+    proposals = propose(config.load_space(file), state.empty(), name="random", count=50)
+    assert len(proposals) == len({candidate_id(genotype) for genotype in proposals}) == 4
+
+
+def test_a_budget_that_nothing_meets_is_an_error_that_names_the_closest(space):
+    proposals = propose(space, state.empty())
+    closest = min(map(latency_ms, proposals))
+    with pytest.raises(decide.NothingFeasible, match=f"the closest one takes {closest:.4g} ms on bench"):
+        choose(state.empty(), proposals, screen(proposals, 0), budgets={"bench": 1e-6})
+
+
+def test_without_screening_every_proposal_may_be_trained(space):
+    proposals = propose(space, state.empty(), count=SIZE)
+    chosen = decide.choose(
+        state.empty(), proposals, {}, name="evolution", options={}, seed=1, generation=0, count=SIZE,
+        budgets_ms=BUDGETS, screening=False,
+    )  # fmt: skip
+    assert chosen == proposals
+
+
+def test_a_failed_candidate_is_recorded_and_the_search_goes_on(space):
+    chosen = propose(space, state.empty(), count=4)
+    broken = candidate_id(chosen[0])
+    after = advance(state.empty(), chosen, broken=[broken])
+    assert after["candidates"][broken]["status"] == "failed"
+    assert after["candidates"][broken]["reason"] == "NaN"
+    assert broken not in after["front"]
+    assert len(propose(space, after)) == 2 * SIZE
+
+
+def test_all_failed_leaves_an_empty_front_and_a_search_that_goes_on(space):
+    chosen = propose(space, state.empty(), count=4)
+    after = advance(state.empty(), chosen, broken=[candidate_id(genotype) for genotype in chosen])
+    assert after["front"] == [] and after["hypervolume"] == [0.0]
+    assert len(propose(space, after)) == 2 * SIZE
+
+
+def test_a_candidate_over_budget_is_never_on_the_front(space):
+    chosen = propose(space, state.empty(), count=20)
+    after = advance(state.empty(), chosen)
+    slow = {candidate_id(genotype) for genotype in chosen if latency_ms(genotype) > BUDGETS["bench"]}
+    assert slow and not slow & set(after["front"])
+
+
+def test_a_larger_budget_admits_more_without_training_anything(space):
+    chosen = propose(space, state.empty(), count=20)
+    narrow, wide = (advance(state.empty(), chosen, budgets={"bench": budget}) for budget in (0.1, 10.0))
+    admitted = [sum(entry["feasible"] for entry in after["candidates"].values()) for after in (narrow, wide)]
+    assert admitted[0] < admitted[1] == 20
+
+
+def test_the_search_stops_when_the_hypervolume_has_not_grown_for_patience_generations(space):
+    current = advance(state.empty(), propose(space, state.empty(), count=4), patience=2)
+    for stop in (False, True):
+        current = advance(current, [], patience=2)
+        assert current["stop"] is stop
+    assert current["reason"] == "the hypervolume has not grown for 2 generations"
+
+
+def test_a_generation_of_another_history_is_refused(space):
+    chosen = propose(space, state.empty(), count=2)
+    first = advance(state.empty(), chosen)
+    other = advance(state.empty(), propose(space, state.empty(), seed=2, count=2))
+    later = population(first, propose(space, first, count=2))
+    with pytest.raises(state.HistoryError, match="generation 001 was decided from another history"):
+        state.advance(
+            other, population=later, screening=[], train={}, export={}, measured={"bench": {}}, budgets_ms=BUDGETS,
+            reference_rmse=0.5, patience=3,
+        )  # fmt: skip
+
+
+def test_a_folder_that_holds_another_search_is_refused_and_the_difference_named(tmp_path):
+    settings = {"search": {"strategy": "evolution", "seed": 1}}
+    space_file = ROOT / "config/spaces/demo.yaml"
+    (tmp_path / "000").mkdir()
+    (tmp_path / "000/proposals.json").write_text(json.dumps({"search": identity.identity(settings, space_file)}))
+    identity.check(tmp_path, settings, space_file)
+    with pytest.raises(identity.OtherSearch, match="seed: 1 then, 2 now"):
+        identity.check(tmp_path, {"search": {"strategy": "evolution", "seed": 2}}, space_file)
+
+
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [
+        ([], []),
+        ([(1, 1)], [0]),
+        ([(1, 2), (2, 1), (2, 2)], [0, 1]),
+        ([(1, 1), (1, 1)], [0]),
+        ([(1, 2), (1, 3)], [0]),
+    ],
+)
+def test_the_front_holds_what_nothing_dominates_and_equal_points_once(points, expected):
+    assert pareto.front(points) == expected
+
+
+def test_hypervolume_is_the_area_up_to_the_reference_and_counts_nothing_beyond():
+    assert pareto.hypervolume([(1, 2), (2, 1)], (3, 3)) == pytest.approx(3)
+    assert pareto.hypervolume([(1, 2), (2, 1), (0, 4)], (3, 3)) == pytest.approx(3)
+    assert pareto.hypervolume([(3, 1)], (3, 3)) == 0
+
+
+def test_crowding_is_infinite_at_the_ends_and_small_where_points_are_close():
+    ends_first, close, apart, ends_last = pareto.crowding([(0, 10), (1, 9), (5, 5), (10, 0)])
+    assert np.isinf(ends_first) and np.isinf(ends_last)
+    assert close < apart

@@ -1,0 +1,152 @@
+"""What a search space draws, varies and refuses."""
+
+import numpy as np
+import pytest
+
+from edgeloop import config, records
+from edgeloop.models import registry
+
+ROOT = __import__("pathlib").Path(__file__).parents[2]
+SPACES = sorted((ROOT / "config/spaces").glob("*.yaml"))
+
+GOOD = """\
+name: small
+precision: [fp32]
+training:
+  lr: {log_uniform: [1.0e-3, 1.0e-2]}
+families:
+  conv2d:
+    frames: [4, 8]
+    widths: [[8], [8, 16]]
+  conv2d_temporal:
+    widths: [[8], [12]]
+    temporal: [conv, transformer]
+    heads: {choice: [2, 4], when: {temporal: [transformer]}}
+"""
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(text):
+        file = tmp_path / "space.yaml"
+        file.write_text(text)
+        return config.load_space(file)
+
+    return load
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_all_that_a_delivered_space_draws_and_varies_can_be_built(path):
+    space = config.load_space(path)
+    rng = np.random.default_rng(0)
+    parent = space.sample(rng)
+    for _ in range(100):
+        drawn = space.sample(rng)
+        for genotype in (drawn, space.mutate(drawn, rng), space.crossover(parent, drawn, rng)):
+            registry.check(genotype["architecture"])
+            assert space.genotype(space.flatten(genotype)) == genotype
+
+
+def test_the_same_seed_draws_the_same_genotypes_and_another_seed_others(load):
+    space = load(GOOD)
+    first, again, other = ([space.sample(rng) for _ in range(5)] for rng in map(np.random.default_rng, (1, 1, 2)))
+    assert first == again
+    assert first != other
+
+
+def test_a_mutant_differs_in_one_gene_or_in_what_that_gene_activates(load):
+    space = load(GOOD)
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        parent = space.sample(rng)
+        mutant = space.mutate(parent, rng)
+        assert records.candidate_id(mutant) != records.candidate_id(parent)
+        before, after = space.flatten(parent), space.flatten(mutant)
+        changed = [name for name in before if name in after and before[name] != after[name]]
+        assert len(changed) == 1
+
+
+def test_a_conditional_gene_is_there_just_when_its_condition_holds(load):
+    space = load(GOOD)
+    rng = np.random.default_rng(0)
+    drawn = [space.sample(rng)["architecture"] for _ in range(300)]
+    assert {architecture["family"] for architecture in drawn} == {"conv2d", "conv2d_temporal"}
+    for architecture in drawn:
+        assert ("heads" in architecture) == (architecture.get("temporal") == "transformer")
+
+
+def test_a_forbidden_combination_is_never_drawn(load):
+    space = load(
+        GOOD.replace(
+            "    widths: [[8], [8, 16]]", "    widths: [[8], [8, 16]]\n    forbidden: [{frames: 4, widths: [8]}]"
+        )
+    )
+    rng = np.random.default_rng(0)
+    parent = space.sample(rng)
+    for _ in range(200):
+        drawn = space.sample(rng)
+        for genotype in (drawn, space.mutate(drawn, rng), space.crossover(parent, drawn, rng)):
+            architecture = genotype["architecture"]
+            assert (architecture.get("frames"), architecture["widths"]) != (4, [8])
+
+
+def test_numbered_genes_make_a_list_as_long_as_its_conditions_allow():
+    space = config.load_space(ROOT / "config/spaces/swin3d.yaml")
+    rng = np.random.default_rng(0)
+    lengths = set()
+    for _ in range(100):
+        architecture = space.sample(rng)["architecture"]
+        assert len(architecture["depths"]) == len(architecture["heads"])
+        lengths.add(len(architecture["depths"]))
+    assert lengths == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong", "message"),
+    [
+        ("  conv2d:", "  conv9d:", "line 6: family 'conv9d' is unknown"),
+        ("    frames: [4, 8]", "    framse: [4, 8]", "line 7: unknown gene 'framse' of 'conv2d'"),
+        ("    frames: [4, 8]", "    frames: []", "line 7: gene 'conv2d:frames' has an empty range"),
+        ("    frames: [4, 8]", "    frames: [4, 4]", "line 7: gene 'conv2d:frames' has a value twice"),
+        (
+            "    frames: [4, 8]",
+            "    frames: {integer: [8, 4]}",
+            "line 7: gene 'conv2d:frames' has an empty range: 8 is not below 4",
+        ),
+        ("    frames: [4, 8]", "    frames: {range: [4, 8]}", "line 7: gene 'conv2d:frames': unknown 'range'"),
+        (
+            "    frames: [4, 8]",
+            "    frames: [4, 99]",
+            "line 6: the family 'conv2d' can draw a network that cannot be built",
+        ),
+        ("    frames: [4, 8]", "    frames: [4]\n    frames: [8]", "line 8: the key 'frames' stands twice"),
+        ("    widths: [[8], [8, 16]]", "    kernel: 3", "line 6: 'conv2d' lacks the gene widths"),
+        (
+            "temporal: [transformer]}",
+            "temporal: [lstm]}",
+            "line 12: gene 'conv2d_temporal:heads' depends on temporal = lstm",
+        ),
+        ("when: {temporal:", "when: {temporary:", "depends on 'temporary', which is not a gene above it"),
+        ("choice: [2, 4]", "choice: [3, 5]", "heads 3 does not divide the last width 8"),
+        (
+            "  lr: {log_uniform: [1.0e-3, 1.0e-2]}",
+            "  lr: {log_uniform: [0, 1.0e-2]}",
+            "line 4: gene 'training:lr': log_uniform needs bounds above 0",
+        ),
+        (
+            "  lr: {log_uniform: [1.0e-3, 1.0e-2]}",
+            "  lr: {uniform: [0.01]}",
+            "line 4: gene 'training:lr': uniform needs two numbers",
+        ),
+        ("  lr: {log_uniform: [1.0e-3, 1.0e-2]}", "  rate: 0.1", "line 4: unknown gene 'rate' of 'training'"),
+        ("precision: [fp32]", "precision: [fp64]", "line 2: unknown precision 'fp64'"),
+        ("name: small", "title: small", "line 1: unknown key 'title'"),
+        ("name: small", "name: [", "is not valid YAML"),
+    ],
+)
+def test_a_wrong_space_is_refused_and_the_line_named(load, line, wrong, message):
+    assert line in GOOD
+    with pytest.raises(ValueError) as refusal:
+        load(GOOD.replace(line, wrong, 1))
+    assert message in str(refusal.value)
+    assert "space.yaml" in str(refusal.value)

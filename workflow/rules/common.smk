@@ -1,0 +1,158 @@
+"""Configuration and every input function."""
+
+import json
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from edge import Device
+from edgeloop import config as configuration
+from edgeloop import summary, yamlfile
+from edgeloop.fingerprint import code
+from edgeloop.records import candidate_id
+from edgeloop.search import identity
+
+ROOT = Path(workflow.basedir)
+
+
+def locate(path):
+    """The file that a path in the config means: seen from the working directory, then from the repository."""
+    return configuration.find(path, Path.cwd(), ROOT)
+
+
+try:
+    configuration.complete(
+        config, yamlfile.load(ROOT / "workflow/schemas/config.schema.yaml").value
+    )
+    # Jobs trust what the main process has checked: the check imports PyTorch.
+    if workflow.is_main_process:
+        configuration.check(config, locate, Device.from_config)
+        identity.check(Path("results/generations"), config, locate(config["space"]))
+except ValueError as error:
+    raise WorkflowError(str(error))
+
+
+SPLITS = ("train", "validation", "test", "unlabelled")
+DEVICES = list(config["devices"])
+BASELINES = {
+    candidate_id(configuration.baseline_genotype(baseline)): name
+    for name, baseline in config["baselines"].items()
+}
+
+
+wildcard_constraints:
+    candidate="[0-9a-f]{12}",
+    device="|".join(DEVICES),
+    gen=r"\d{3}",
+    object=r"[A-Za-z0-9_-]+",
+
+
+# ---------------------------------------------------------------- data
+
+
+def raw_files(wildcards):
+    """The HDF5 files to prepare: simulated ones, or the user's."""
+    dataset = config["dataset"]
+    if dataset["source"] == "simulate":
+        return expand(
+            "results/raw/{object}.h5",
+            object=configuration.object_names(dataset["simulate"]),
+        )
+    paths = dataset["path"] if isinstance(dataset["path"], list) else [dataset["path"]]
+    found = [locate(path) for path in paths]
+    return [
+        file
+        for path in found
+        for file in (sorted(path.glob("*.h*5")) if path.is_dir() else [path])
+    ]
+
+
+def split_files(split):
+    """The arrays of one split of the crop cache."""
+    return [f"results/data/{split}.{part}" for part in ("clips.npy", "targets.npy")]
+
+
+# ---------------------------------------------------------------- the loop
+
+
+def population(gen):
+    """The candidates of a generation; none once the search has stopped."""
+    with checkpoints.sample.get(gen=gen).output.population.open() as file:
+        return json.load(file)["candidates"]
+
+
+def previous_state(wildcards):
+    """The state that the generation before this one left; nothing before the first."""
+    number = int(wildcards.gen)
+    return f"results/generations/{number - 1:03d}/state.json" if number else []
+
+
+def state_to_decide_from(wildcards):
+    """The previous state. A generation that was decided stays decided (`ancient`), whatever is measured or trained again
+    later. Only an end is looked at anew when the state has changed: another `patience` or budget can revoke it.
+    """
+    state = previous_state(wildcards)
+    decided = Path(f"results/generations/{wildcards.gen}/population.json")
+    if state and decided.exists() and json.loads(decided.read_text())["candidates"]:
+        return ancient(state)
+    return state
+
+
+def candidate_records(stage, devices=None):
+    """An input function: the records of one stage for every candidate of a generation."""
+    pattern = "results/candidates/{candidate}/" + stage
+    return lambda wildcards: expand(
+        pattern, candidate=population(wildcards.gen), device=devices or DEVICES
+    )
+
+
+def search_history(wildcards):
+    """All states and all measurements up to the generation in which the search stopped: asks for one more at a time."""
+    states, candidates = [], set()
+    for number in range(config["search"]["max_generations"]):
+        gen = f"{number:03d}"
+        if not (found := population(gen)):
+            break
+        states.append(f"results/generations/{gen}/state.json")
+        candidates.update(found)
+    everyone = sorted(candidates | BASELINES.keys())
+    records = "results/candidates/{candidate}/"
+    return {
+        "states": states,
+        "train": expand(records + "train.json", candidate=everyone),
+        "export": expand(records + "export.json", candidate=everyone),
+        "models": expand(records + "model.onnx", candidate=everyone),
+        "measured": expand(
+            records + "measure.{device}.json", candidate=everyone, device=DEVICES
+        ),
+    }
+
+
+def is_trained(wildcards):
+    """False for a baseline that is measured for latency only."""
+    name = BASELINES.get(wildcards.candidate)
+    return name is None or config["baselines"][name]["train"]
+
+
+# ---------------------------------------------------------------- devices
+
+
+def cores_of_device(wildcards):
+    """This machine is measured with nothing else of ours running; a remote device leaves the cores here free."""
+    return (
+        workflow.cores
+        if config["devices"][wildcards.device]["transport"] == "local"
+        else 1
+    )
+
+
+def budgets_ms():
+    """The latency budget of each device."""
+    return {name: device["budget_ms"] for name, device in config["devices"].items()}
+
+
+def print_summary():
+    """The table that a run ends with."""
+    file = Path("results/summary.json")
+    if file.exists():
+        print(summary.table(json.loads(file.read_text())))

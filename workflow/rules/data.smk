@@ -1,0 +1,54 @@
+"""From raw video to the crop cache, and what simple predictors make of it."""
+
+
+rule simulate:
+    output:
+        "results/raw/{object}.h5",
+    log:
+        "logs/simulate/{object}.log",
+    benchmark:
+        "results/benchmarks/simulate/{object}.tsv"
+    params:
+        simulate=config["dataset"]["simulate"],
+        code=code("edgeloop.data.simulate", "edgeloop.data.meltpool"),
+    script:
+        "../scripts/simulate.py"
+
+
+rule prepare:
+    input:
+        raw_files,
+    output:
+        cache="results/data/cache.json",
+        arrays=[file for split in SPLITS for file in split_files(split)],
+        indexes=expand("results/data/{split}.index.csv", split=SPLITS),
+        parity="results/data/parity.npy",
+        parity_targets="results/data/parity_targets.npy",
+    log:
+        "logs/prepare.log",
+    benchmark:
+        "results/benchmarks/prepare.tsv"
+    params:
+        source=config["dataset"]["source"],
+        lit_threshold=config["dataset"]["lit_threshold"],
+        clips_per_line=config["dataset"]["clips_per_line"],
+        split=config["dataset"]["split"],
+        code=code("edgeloop.data.prepare", "edgeloop.data.raw"),
+    script:
+        "../scripts/prepare.py"
+
+
+rule predict:
+    input:
+        split_files("train"),
+        split_files("validation"),
+    output:
+        "results/predictors.json",
+    log:
+        "logs/predict.log",
+    benchmark:
+        "results/benchmarks/predict.tsv"
+    params:
+        code=code("edgeloop.predictors"),
+    script:
+        "../scripts/predict.py"

@@ -1,0 +1,18 @@
+"""The devices: what they are, and how fast they are at rest."""
+
+
+rule enrol:
+    output:
+        "results/devices/{device}.json",
+    log:
+        "logs/enrol/{device}.log",
+    benchmark:
+        "results/benchmarks/enrol/{device}.tsv"
+    threads: cores_of_device
+    resources:
+        edge=1,
+    params:
+        device=lambda wildcards: config["devices"][wildcards.device],
+        code=code("edge"),
+    script:
+        "../scripts/enrol.py"

@@ -1,0 +1,20 @@
+"""From PyTorch to one self-contained ONNX file."""
+
+
+rule export:
+    input:
+        genotype=ancient("results/candidates/{candidate}/genotype.json"),
+        train="results/candidates/{candidate}/train.json",
+        weights="results/candidates/{candidate}/weights.pt",
+        parity="results/data/parity.npy",
+    output:
+        record="results/candidates/{candidate}/export.json",
+        model="results/candidates/{candidate}/model.onnx",
+    log:
+        "logs/export/{candidate}.log",
+    benchmark:
+        "results/benchmarks/export/{candidate}.tsv"
+    params:
+        code=code("edgeloop.export", "edgeloop.models"),
+    script:
+        "../scripts/export.py"

@@ -1,0 +1,26 @@
+"""The real device: how fast the network is there, and whether it computes there what was trained."""
+
+
+rule measure:
+    input:
+        export="results/candidates/{candidate}/export.json",
+        model="results/candidates/{candidate}/model.onnx",
+        enrolment="results/devices/{device}.json",
+        parity="results/data/parity.npy",
+        parity_targets="results/data/parity_targets.npy",
+    output:
+        "results/candidates/{candidate}/measure.{device}.json",
+    log:
+        "logs/measure/{candidate}.{device}.log",
+    benchmark:
+        "results/benchmarks/measure/{candidate}.{device}.tsv"
+    threads: cores_of_device
+    resources:
+        edge=1,
+    params:
+        device=lambda wildcards: config["devices"][wildcards.device],
+        timing=config["measurement"],
+        tolerance=config["parity"]["tolerance"],
+        code=code("edge", "edgeloop.parity"),
+    script:
+        "../scripts/measure.py"

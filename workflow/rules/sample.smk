@@ -1,0 +1,30 @@
+"""Which of the proposals to train. The checkpoint that drives the loop."""
+
+
+checkpoint sample:
+    input:
+        state=state_to_decide_from,
+        proposals="results/generations/{gen}/proposals.json",
+        screening=expand(
+            "results/generations/{{gen}}/screening.{device}.json", device=DEVICES
+        ),
+    output:
+        population="results/generations/{gen}/population.json",
+    log:
+        "logs/sample/{gen}.log",
+    benchmark:
+        "results/benchmarks/sample/{gen}.tsv"
+    script:
+        "../scripts/sample.py"
+
+
+# A candidate's genotype is written by `sample`; a baseline's stands in the config.
+rule baseline:
+    output:
+        "results/candidates/{candidate}/genotype.json",
+    wildcard_constraints:
+        candidate="|".join(BASELINES) or "none",
+    params:
+        baseline=lambda wildcards: config["baselines"][BASELINES[wildcards.candidate]],
+    script:
+        "../scripts/baseline.py"

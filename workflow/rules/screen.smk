@@ -1,0 +1,37 @@
+"""How fast the proposals are: latency needs no trained weights."""
+
+
+rule draft:
+    input:
+        "results/generations/{gen}/proposals.json",
+    output:
+        temp(directory("results/generations/{gen}/drafts")),
+    log:
+        "logs/draft/{gen}.log",
+    benchmark:
+        "results/benchmarks/draft/{gen}.tsv"
+    threads: workflow.cores
+    script:
+        "../scripts/draft.py"
+
+
+rule screen:
+    input:
+        proposals="results/generations/{gen}/proposals.json",
+        drafts="results/generations/{gen}/drafts",
+        enrolment="results/devices/{device}.json",
+    output:
+        "results/generations/{gen}/screening.{device}.json",
+    log:
+        "logs/screen/{gen}.{device}.log",
+    benchmark:
+        "results/benchmarks/screen/{gen}.{device}.tsv"
+    threads: cores_of_device
+    resources:
+        edge=1,
+    params:
+        device=lambda wildcards: config["devices"][wildcards.device],
+        timing=config["measurement"],
+        code=code("edge"),
+    script:
+        "../scripts/screen.py"

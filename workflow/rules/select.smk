@@ -1,0 +1,30 @@
+"""What the generation has taught: front, hypervolume, and whether to go on."""
+
+
+rule select:
+    input:
+        state=previous_state,
+        population="results/generations/{gen}/population.json",
+        screening=expand(
+            "results/generations/{{gen}}/screening.{device}.json", device=DEVICES
+        ),
+        train=candidate_records("train.json"),
+        export=candidate_records("export.json"),
+        measured=candidate_records("measure.{device}.json"),
+        predictors="results/predictors.json",
+    output:
+        "results/generations/{gen}/state.json",
+    log:
+        "logs/select/{gen}.log",
+    benchmark:
+        "results/benchmarks/select/{gen}.tsv"
+    params:
+        budgets_ms=budgets_ms(),
+        patience=config["search"]["patience"],
+        code=code(
+            "edgeloop.search.state",
+            "edgeloop.search.pareto",
+            "edgeloop.search.results",
+        ),
+    script:
+        "../scripts/select.py"

@@ -1,0 +1,23 @@
+"""Training, the heavy part."""
+
+
+rule train:
+    input:
+        # The candidate's id is a digest of this file: it cannot change.
+        genotype=ancient("results/candidates/{candidate}/genotype.json"),
+        train=split_files("train"),
+        validation=split_files("validation"),
+    output:
+        record="results/candidates/{candidate}/train.json",
+        weights="results/candidates/{candidate}/weights.pt",
+    log:
+        "logs/train/{candidate}.log",
+    benchmark:
+        "results/benchmarks/train/{candidate}.tsv"
+    threads: config["training"]["threads"]
+    params:
+        training=config["training"],
+        trained=is_trained,
+        code=code("edgeloop.training", "edgeloop.models", "edgeloop.data.cache"),
+    script:
+        "../scripts/train.py"

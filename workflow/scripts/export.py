@@ -1,0 +1,45 @@
+"""Export one candidate to ONNX.
+
+in:   its genotype, its weights, and a fixed set of clips
+out:  one self-contained ONNX file and the export record, with PyTorch's outputs on the clips; a failed training is passed on
+"""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeloop import log, parity
+from edgeloop.records import failed, read_json, write_json
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+logger = log.start(snakemake.log[0], "export")
+candidate = read_json(snakemake.input.genotype)
+train = read_json(snakemake.input.train)
+model = Path(snakemake.output.model)
+begin = time.time()
+if train["status"] == "failed":
+    record = failed(train["reason"])
+else:
+    from edgeloop import training
+    from edgeloop.export import export
+    from edgeloop.models import registry
+
+    architecture = candidate["genotype"]["architecture"]
+    record = export(
+        training.load(architecture, snakemake.input.weights),
+        model,
+        frames=registry.input_frames(architecture),
+        clips=np.load(snakemake.input.parity)[: parity.clip_count(train["macs"])],
+    )
+if record["status"] == "failed":
+    model.touch()
+    logger.info("%s: failed: %s", candidate["candidate"], record["reason"])
+else:
+    logger.debug(
+        "%s: %d bytes, |PyTorch - ONNX| <= %.1e", candidate["candidate"], record["bytes"], record["max_abs_difference"]
+    )
+write_json(snakemake.output.record, {**record, "work": [begin, time.time()]})

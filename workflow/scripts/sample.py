@@ -1,0 +1,69 @@
+"""Choose which proposals to train.
+
+in:   the previous state, the proposals and their screening on each device
+out:  the generation's population, empty when the search has ended; and, beside it, genotype.json of each candidate
+
+Settings come from the config, not from params: changing one must not undo a decision that was taken (see propose.smk).
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeloop import log
+from edgeloop.records import SCHEMA_VERSION, architecture_id, candidate_id, read_json, write_json
+from edgeloop.search import decide, state
+from edgeloop.search.results import violation
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+logger = log.start(snakemake.log[0], "sample")
+search = snakemake.config["search"]
+budgets_ms = {name: device["budget_ms"] for name, device in snakemake.config["devices"].items()}
+previous = read_json(snakemake.input.state) if snakemake.input.get("state") else state.empty()
+proposals = read_json(snakemake.input.proposals)
+latencies_ms = state.latencies_ms(previous, [read_json(file) for file in snakemake.input.screening])
+screening = snakemake.config["screening"]["pool"] > 0
+
+chosen = decide.choose(
+    previous,
+    proposals["proposals"],
+    latencies_ms,
+    name=search["strategy"],
+    options=search["options"],
+    seed=search["seed"],
+    generation=proposals["generation"],
+    count=search["generation_size"],
+    budgets_ms=budgets_ms,
+    screening=screening,
+)
+reason = proposals["reason"]
+if not chosen and not proposals["stop"]:
+    reason = "no proposal meets the budgets" if proposals["proposals"] else "the space is exhausted"
+    logger.info("the search ends: %s", reason)
+for genotype in chosen:
+    name = candidate_id(genotype)
+    write_json(
+        Path("results/candidates") / name / "genotype.json",
+        {"schema_version": SCHEMA_VERSION, "candidate": name, "genotype": genotype},
+    )
+write_json(
+    snakemake.output.population,
+    {
+        "schema_version": SCHEMA_VERSION,
+        "generation": proposals["generation"],
+        "parent": proposals["parent"],
+        "candidates": [candidate_id(genotype) for genotype in chosen],
+        "genotypes": chosen,
+        "reason": reason,
+        "proposed": len(proposals["proposals"]),
+        "feasible": sum(
+            violation(latencies_ms.get(architecture_id(genotype), {}), budgets_ms) <= 0
+            for genotype in proposals["proposals"]
+        )
+        if screening
+        else None,
+    },
+)
+if chosen:
+    logger.info("generation %d: %d to train", proposals["generation"], len(chosen))

@@ -1,0 +1,58 @@
+"""Write the figures that a user is shown.
+
+in:   every record of the search
+out:  summary.json; the same as a table is printed when the run ends
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeloop import log, summary
+from edgeloop.records import read_json, write_json
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+log.start(snakemake.log[0], "summarise")
+
+
+def records(files):
+    return {Path(file).parent.name: read_json(file) for file in files}
+
+
+def by_device(files):
+    return {Path(file).name.split(".")[-2]: read_json(file) for file in files}
+
+
+devices = list(by_device(snakemake.input.comparisons))
+write_json(
+    snakemake.output[0],
+    summary.build(
+        state=read_json(snakemake.input.states[-1]),
+        decisions=[
+            {part: read_json(Path(state).with_name(f"{part}.json")) for part in ("proposals", "population")}
+            for state in snakemake.input.states
+        ],
+        screening=[
+            read_json(Path(state).with_name(f"screening.{name}.json"))
+            for state in snakemake.input.states
+            for name in devices
+        ],
+        train=records(snakemake.input.train),
+        export=records(snakemake.input.export),
+        measured={
+            device: records(file for file in snakemake.input.measured if file.endswith(f".{device}.json"))
+            for device in devices
+        },
+        comparisons=by_device(snakemake.input.comparisons),
+        enrolments=by_device(snakemake.input.enrolments),
+        cache=read_json(snakemake.input.cache),
+        predictors=read_json(snakemake.input.predictors)["predictors"],
+        baselines=snakemake.params.baselines,
+        genotypes={
+            name: read_json(Path("results/candidates") / name / "genotype.json")["genotype"]
+            for name in snakemake.params.baselines
+        },
+        search=snakemake.params.search,
+    ),
+)
