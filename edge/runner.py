@@ -1,0 +1,604 @@
+# ruff: noqa: E402, UP031, SIM105, B904, B905
+# The environment comes before the imports; the rest asks for what Python 3.8 lacks.
+"""The device's side of a measuring session: one file on the standard library, numpy and onnxruntime.
+
+It is shipped as it is, kept on the device under its sha256, and started by `edge/bootstrap.py`. It reads a request (one
+line of JSON) and the files that the device lacks from stdin, and writes events (lines of JSON) to stdout. Whatever else
+prints to stdout goes to stderr.
+
+- One process imports onnxruntime and holds the device's lock; every model runs in a fork of it. A fork costs
+  milliseconds, a model that crashes takes nothing else with it, and its peak memory is its own.
+- The lock is taken after all files have arrived and falls with the process. The process ends by itself when stdin
+  closes (the client is gone), when a model exceeds its deadline (that model fails), and at the latest at its own alarm.
+- Python 3.8 is enough (JetPack 5); everything in /proc and /sys may be absent and is then null.
+"""
+
+import os
+
+# Before the import: onnxruntime's Linux wheels report home otherwise.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import ctypes
+import errno
+import fcntl
+import gc
+import glob
+import hashlib
+import json
+import math
+import platform
+import select
+import signal
+import sys
+import time
+
+HEARTBEAT_S = 5.0
+BLOCK_MS = 2.0
+STABLE = 0.03
+INFRASTRUCTURE_EXIT = 70
+
+
+class DeviceProblem(Exception):
+    """Something is wrong with the device, not with a model: `kind` tells the client which of its errors to raise."""
+
+    def __init__(self, kind, message):
+        super().__init__(message)
+        self.kind = kind
+
+
+# ---------------------------------------------------------------- what the machine tells of itself
+
+
+def read(path):
+    """The stripped text of a file of /proc or /sys; None where it is absent, unreadable or empty."""
+    try:
+        with open(path, errors="replace") as file:
+            return file.read().strip("\0\n ") or None
+    except OSError:
+        return None
+
+
+def read_int(path):
+    text = read(path)
+    return int(text) if text and text.lstrip("-").isdigit() else None
+
+
+def kilobytes(path, key):
+    """The value of a line `key:  123 kB` in MB; None where there is no such line."""
+    for line in (read(path) or "").splitlines():
+        if line.startswith(key + ":"):
+            return round(int(line.split()[1]) / 1024.0, 3)
+    return None
+
+
+def cpu_model():
+    info = {}
+    for line in (read("/proc/cpuinfo") or "").splitlines():
+        key, _, value = line.partition(":")
+        info.setdefault(key.strip(), value.strip())
+    if "CPU part" in info and "model name" not in info:  # arm: a number instead of a name
+        return "implementer {} part {}".format(info.get("CPU implementer", "?"), info["CPU part"])
+    return info.get("model name")
+
+
+def fingerprint(numpy, onnxruntime):
+    """What identifies the device and its software: two records with the same fingerprint are comparable."""
+    return {
+        "arch": platform.machine(),
+        "cpu_model": cpu_model(),
+        "kernel": platform.release(),
+        "cores": os.cpu_count(),
+        "affinity": sorted(os.sched_getaffinity(0)),
+        "memory_mb": kilobytes("/proc/meminfo", "MemTotal"),
+        "board": read("/proc/device-tree/model"),
+        "l4t": read("/etc/nv_tegra_release"),
+        "python": platform.python_version(),
+        "numpy": numpy.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "providers": onnxruntime.get_available_providers(),
+        "governor": read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "max_khz": read_int("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq"),
+    }
+
+
+def telemetry():
+    """Temperatures, clocks, pressure and power at this moment; null where the machine does not tell."""
+    cpu = "/sys/devices/system/cpu/cpu0/"
+    thermal, rails = {}, {}
+    for zone in sorted(glob.glob("/sys/class/thermal/thermal_zone*")):
+        value = read_int(zone + "/temp")
+        thermal[read(zone + "/type") or os.path.basename(zone)] = None if value is None else value / 1000.0
+    for chip in glob.glob("/sys/class/hwmon/hwmon*"):  # Jetson: INA3221 power monitors
+        if not (read(chip + "/name") or "").startswith("ina3221"):
+            continue
+        for label in glob.glob(chip + "/in*_label"):
+            number = os.path.basename(label)[2 : -len("_label")]
+            millivolt, milliampere = read_int(chip + "/in%s_input" % number), read_int(chip + "/curr%s_input" % number)
+            if millivolt is not None and milliampere is not None:
+                rails[read(label) or number] = round(millivolt * milliampere / 1e6, 4)
+    pressure = (read("/proc/pressure/cpu") or "").split("\n")[0]
+    total = pressure.rpartition("total=")[2]
+    rapl = {os.path.basename(p): read_int(p + "/energy_uj") for p in glob.glob("/sys/class/powercap/intel-rapl:?")}
+    return {
+        "time_s": time.time(),
+        "load_1min": os.getloadavg()[0],
+        "cpu_pressure_us": int(total) if total.isdigit() else None,
+        "thermal_c": thermal or None,
+        "power_w": rails or None,
+        "rapl_uj": rapl or None,
+        "governor": read(cpu + "cpufreq/scaling_governor"),
+        "cpu_khz": read_int(cpu + "cpufreq/scaling_cur_freq"),
+        "throttle_count": read_int(cpu + "thermal_throttle/core_throttle_count"),
+        "rpi_throttled": read("/sys/devices/platform/soc/soc:firmware/get_throttled"),
+    }
+
+
+# ---------------------------------------------------------------- one model, in its own process
+
+
+class Model:
+    """A loaded ONNX model with inputs that were made beforehand; `step()` runs it once and gives nanoseconds."""
+
+    def __init__(self, numpy, onnxruntime, path, settings, batch_size=1, shapes=None):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = settings["threads"]
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        start = time.perf_counter()
+        self.session = onnxruntime.InferenceSession(path, options, providers=settings["use_providers"])
+        self.load_s = time.perf_counter() - start
+        self.numpy, self.onnxruntime = numpy, onnxruntime
+        self.providers = self.session.get_providers()
+        self.inputs = self._make_inputs(batch_size, shapes or {})
+        self.batch_size = int(next((a.shape[0] for a in self.inputs.values() if a.ndim), 1))
+        self.step = self._make_step()
+
+    def _make_inputs(self, batch_size, shapes):
+        """Inputs of the model's own types: bytes over the full range, floats normal, other integers 0 or 1
+        (indices and masks stay valid). A symbolic dimension is the batch size where it comes first, otherwise 1."""
+        random = self.numpy.random.default_rng(0)
+        inputs = {}
+        declared = self.session.get_inputs()
+        unknown = sorted(set(shapes) - {i.name for i in declared})
+        if unknown:
+            raise ValueError(f"no input {unknown}; the model's inputs are {[i.name for i in declared]}")
+        for entry in declared:
+            shape = list(shapes.get(entry.name) or [])
+            if not shape:
+                shape = [d if isinstance(d, int) and d > 0 else None for d in entry.shape]
+                if batch_size != 1 and shape and shape[0] not in (None, batch_size):
+                    text = "batch size {} asked, but the first dimension of input {!r} is fixed at {}"
+                    raise ValueError(text.format(batch_size, entry.name, shape[0]))
+                shape = [(batch_size if i == 0 else 1) if d is None else d for i, d in enumerate(shape)]
+            kind = entry.type[len("tensor(") : -1] if entry.type.startswith("tensor(") else entry.type
+            if kind in ("uint8", "int8"):
+                low, high = (0, 256) if kind == "uint8" else (-128, 128)
+                inputs[entry.name] = random.integers(low, high, shape).astype(kind)
+            elif kind in ("float", "double", "float16"):
+                kind = {"float": "float32", "double": "float64"}.get(kind, kind)
+                inputs[entry.name] = self.numpy.asarray(random.standard_normal(shape)).astype(kind)
+            elif kind in ("uint16", "int16", "uint32", "int32", "uint64", "int64", "bool"):
+                inputs[entry.name] = self.numpy.asarray(random.integers(0, 2, shape)).astype(kind)
+            else:
+                raise ValueError(f"input {entry.name!r} is of type {entry.type}, which cannot be made up")
+        return inputs
+
+    def _make_step(self):
+        """Bound inputs and outputs: the dictionaries of `run` cost 3 us a call, 6 % of a 50 us model. Outputs are bound
+        to host memory, so that the time includes the copies to and from an accelerator and cannot stop before it is
+        done."""
+        binding = self.session.io_binding()
+        for name, array in self.inputs.items():
+            binding.bind_cpu_input(name, array)
+        for entry in self.session.get_outputs():
+            binding.bind_output(entry.name, "cpu")
+        run, clock = self.session.run_with_iobinding, time.perf_counter_ns
+        if self.providers == ["CPUExecutionProvider"]:
+
+            def step():
+                start = clock()
+                run(binding)
+                return clock() - start
+        else:
+
+            def step():
+                start = clock()
+                run(binding)
+                binding.synchronize_outputs()
+                return clock() - start
+
+        return step
+
+    def outputs(self, clips):
+        """The first output for each clip, uint8 [n, T, H, W], as a list of n flat lists of floats; None for what is not
+        finite.
+
+        A model with fewer frames than the clips gets their centre window; a model with a fixed batch gets full batches,
+        the last one filled up with its last clip."""
+        numpy = self.numpy
+        (name, sample), *others = self.inputs.items()
+        if others:
+            raise ValueError(f"clips fit models with one input; this one has {list(self.inputs)}")
+        if sample.ndim != 4 or sample.shape[2:] != clips.shape[2:] or sample.shape[1] > clips.shape[1]:
+            raise ValueError(f"the model's input {sample.shape} does not fit clips of shape {clips.shape}")
+        first = (clips.shape[1] - sample.shape[1]) // 2
+        window = clips[:, first : first + sample.shape[1]]
+        rows = []
+        for start in range(0, len(window), len(sample)):
+            batch = window[start : start + len(sample)]
+            count = len(batch)
+            batch = numpy.concatenate([batch, numpy.repeat(batch[-1:], len(sample) - count, axis=0)])
+            output = self.session.run(None, {name: numpy.ascontiguousarray(batch).astype(sample.dtype)})[0]
+            flat = numpy.asarray(output, dtype=numpy.float64).reshape(len(sample), -1)[:count]
+            rows += [[v if math.isfinite(v) else None for v in row] for row in flat.tolist()]
+        return rows
+
+
+def interleave(model, reference, timing):
+    """Warm up, then time the model and the reference in turns; dict with all kept samples in ns.
+
+    The turns are blocks of about `BLOCK_MS`, and the first run of a block is thrown away: it finds the other's data in
+    the caches. Tried on a 50 us and a 4 ms model, ten repetitions, two cores with four busy processes: strict
+    alternation reads the small model 4.6 % high (cold caches) and scatters the other by 15 %; blocks of 0.5, 1, 2, 5
+    and 20 ms scatter the ratio by 0.29, 0.04, 0.06, 0.10, 0.06 % (50 us) and 0.3, 0.2, 0.3, 0.3, 0.6 % (4 ms). So any
+    block of 1 to 5 ms will do. The thread's CPU time is kept beside each run: under load, a model that outlasts the
+    scheduler's slice (about 3 ms) is interrupted in every single run, and then even its fifth percentile is up to twice
+    the truth.
+    """
+    first = [(model.step(), reference.step()) for _ in range(2)][1]  # the very first runs allocate
+    warm = 2
+    started, previous = time.perf_counter(), None
+    while True:
+        sizes = [_block(first[0], first[0]), _block(first[1], first[0])]
+        window_start, window = time.perf_counter(), ([], [])
+        while not window[0] or time.perf_counter() - window_start < 0.02:
+            for samples, step, size in zip(window, (model.step, reference.step), sizes):
+                samples += _run_block(step, size)
+        cycle_s = time.perf_counter() - window_start
+        warm += len(window[0])
+        # Minima: a median is moved by every other process, and the machine would never be found stable under load.
+        first = min(window[0]), min(window[1])
+        stable = previous is not None and all(abs(a / b - 1) < STABLE for a, b in zip(first, previous))
+        if stable or time.perf_counter() - started + cycle_s > timing["warmup_max_s"]:
+            break
+        previous = first
+
+    samples, cpu, references, thrown = [], [], [], 0
+    started = time.perf_counter()
+    while True:
+        elapsed = time.perf_counter() - started
+        if len(samples) >= timing["min_runs"] and elapsed >= timing["min_s"]:
+            break
+        if len(samples) >= timing["min_runs_slow"] and elapsed >= timing["max_s"]:
+            break
+        references += _run_block(reference.step, sizes[1])
+        block = _run_block(model.step, sizes[0], cpu)
+        samples += block
+        thrown += sizes[0] - len(block)
+    return {
+        "samples_ns": samples,
+        "reference_samples_ns": references,
+        "cpu_ns": cpu,
+        "warmup_runs": warm,
+        "discarded_runs": thrown,
+        "stable": bool(stable),
+    }
+
+
+def _block(run_ns, model_ns):
+    """Runs in a block: about BLOCK_MS, for the reference at least 5 % of a slow model's run, so that it has samples
+    enough."""
+    return max(1, math.ceil(max(BLOCK_MS * 1e6, 0.05 * model_ns) / run_ns)) + (1 if run_ns < BLOCK_MS * 1e6 else 0)
+
+
+def _run_block(step, size, cpu=None):
+    """Times of the runs of one block, without the first; the thread's CPU time of the same runs is appended to
+    `cpu`."""
+    if cpu is None:
+        times = [step() for _ in range(size)]
+        return times[1:] if size > 1 else times
+    times, clock, cpu_times = [], time.thread_time_ns, []
+    for _ in range(size):
+        start = clock()
+        times.append(step())
+        cpu_times.append(clock() - start)
+    cpu += cpu_times[1:] if size > 1 else cpu_times
+    return times[1:] if size > 1 else times
+
+
+def reset_peak():
+    """Start the peak of this process's resident memory anew; the present resident size in MB, None where not known."""
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except OSError:
+        pass  # then the peak is that since the fork: still this model's own
+    return kilobytes("/proc/self/status", "VmRSS")
+
+
+def run_job(numpy, onnxruntime, job, settings):
+    """What one forked process does: load the reference, then the model, time them, run the clips."""
+    if settings["cpus"]:
+        os.sched_setaffinity(0, settings["cpus"])
+    reference_settings = dict(settings, use_providers=["CPUExecutionProvider"], threads=1)
+    try:
+        reference = Model(numpy, onnxruntime, job["reference_path"], reference_settings)
+        for _ in range(20):
+            reference.step()
+    except Exception as error:
+        raise DeviceProblem("runtime", "the reference model does not run: %s" % (error,))
+    result = {"telemetry": {"before": telemetry()}}
+    before_mb = reset_peak()
+    model = reference
+    if job["model_path"]:
+        model = Model(numpy, onnxruntime, job["model_path"], settings, job["timing"]["batch_size"], job["shapes"])
+    gc.collect()
+    gc.disable()
+    result.update(interleave(model, reference, job["timing"]))
+    gc.enable()
+    result["telemetry"]["after"] = telemetry()
+    peak_mb = kilobytes("/proc/self/status", "VmHWM")
+    result.update(
+        load_s=model.load_s,
+        providers=model.providers,
+        batch_size=model.batch_size,
+        process_peak_mb=peak_mb,
+        peak_memory_mb=None if None in (peak_mb, before_mb) else max(0.0, round(peak_mb - before_mb, 3)),
+        outputs=None,
+    )
+    if job["clips_path"]:
+        result["outputs"] = model.outputs(numpy.load(job["clips_path"], mmap_mode="r"))
+    return result
+
+
+def child(numpy, onnxruntime, job, settings, pipe):
+    """The body of a forked process; never returns."""
+    try:
+        libc = ctypes.CDLL(None)
+        libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: do not outlive the holder of the lock
+    except (OSError, AttributeError):
+        pass  # not Linux's libc: the alarm below remains
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(int(settings["deadline_s"]) + 5)
+    try:
+        answer = {"ok": run_job(numpy, onnxruntime, job, settings)}
+    except DeviceProblem as problem:
+        answer = {"problem": problem.kind, "reason": str(problem)}
+    except Exception as error:
+        text = str(error).replace(job["model_path"] or "\0", "the model")
+        answer = {"reason": "%s: %s" % (type(error).__name__, " ".join(text.split())[:1000])}
+    with os.fdopen(pipe, "w") as file:
+        json.dump(answer, file)
+    sys.stderr.flush()
+    os._exit(0)
+
+
+# ---------------------------------------------------------------- the lock, the cache, the conversation
+
+
+def emit(event, **fields):
+    data = (json.dumps(dict(fields, event=event)) + "\n").encode()
+    try:
+        while data:
+            data = data[os.write(OUT, data) :]
+    except BrokenPipeError:
+        os._exit(INFRASTRUCTURE_EXIT)  # the client is gone: nobody is left to tell
+
+
+class Cache:
+    """Files kept by their sha256 in `folder`, at most `limit_mb` of them, the longest unused out first.
+
+    Every session holds a shared lock on the folder, and only who can have it alone throws out: nobody loses a file in
+    use."""
+
+    def __init__(self, folder, limit_mb):
+        self.folder, self.limit_bytes = folder, limit_mb * 1_000_000
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            self.lock = os.open(os.path.join(folder, ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(self.lock, fcntl.LOCK_SH)
+        except OSError as error:
+            raise DeviceProblem("storage", "the work folder %s cannot be used: %s" % (folder, error))
+
+    def path(self, sha256):
+        return os.path.join(self.folder, sha256)
+
+    def has(self, sha256):
+        """Whether the file is here, whole; marks it as used."""
+        try:
+            with open(self.path(sha256), "rb") as file:
+                if hashlib.sha256(file.read()).hexdigest() != sha256:
+                    return False
+            os.utime(self.path(sha256))
+            return True
+        except FileNotFoundError:
+            return False
+
+    def receive(self, stream, sha256, size):
+        temporary = "%s.%d.tmp" % (self.path(sha256), os.getpid())
+        hashed = hashlib.sha256()
+        try:
+            with open(temporary, "wb") as file:
+                left = size
+                while left:
+                    data = stream.read(min(left, 1 << 20))
+                    if not data:
+                        raise DeviceProblem("protocol", "the upload ended %d bytes short" % left)
+                    hashed.update(data)
+                    file.write(data)
+                    left -= len(data)
+            if hashed.hexdigest() != sha256:
+                raise DeviceProblem("protocol", "file %s arrived damaged" % sha256[:12])
+            os.replace(temporary, self.path(sha256))
+        except OSError as error:
+            raise DeviceProblem("storage", "writing to the work folder %s failed: %s" % (self.folder, error))
+        finally:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+
+    def trim(self):
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return  # another session is at work: it trims when it ends
+        files = []
+        for entry in os.scandir(self.folder):
+            if entry.name.endswith(".tmp"):
+                os.unlink(entry.path)  # of a session that was killed: this one is alone
+            elif entry.name != ".lock":
+                files.append((entry.stat().st_mtime, entry.stat().st_size, entry.path))
+        total = sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
+            if total <= self.limit_bytes:
+                break
+            os.unlink(path)
+            total -= size
+
+
+def take_lock(path, timeout_s, device):
+    """The exclusive lock on the device, common to all of its users; it falls when this process ends."""
+    try:
+        # Without O_CREAT first: in a sticky folder the kernel may refuse to "create" what another user owns
+        # (fs.protected_regular).
+        lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            os.fchmod(lock, 0o666)
+        except PermissionError:
+            pass  # another user was quicker; the file is theirs and they set its mode
+    started = beat = time.monotonic()
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+        now = time.monotonic()
+        if now - started >= timeout_s:
+            holder = os.pread(lock, 200, 0).decode(errors="replace").strip()
+            raise DeviceProblem("busy", "%s is held by %s" % (path, holder or "an unknown process"))
+        if now - beat >= HEARTBEAT_S:
+            beat = now
+            emit("waiting", waited_s=now - started)
+        if client_gone(0.05):
+            os._exit(INFRASTRUCTURE_EXIT)
+    os.ftruncate(lock, 0)
+    note = "pid %d since %s for device %r" % (os.getpid(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), device)
+    os.pwrite(lock, note.encode(), 0)
+    emit("locked", waited_s=time.monotonic() - started)
+    return lock
+
+
+def client_gone(wait_s):
+    """Wait at most `wait_s` for stdin to close. The client sends nothing once its files are here."""
+    return bool(select.select([0], [], [], wait_s)[0]) and not os.read(0, 1)
+
+
+def supervise(pid, pipe, deadline_s):
+    """What the forked process answered, or why it did not. Ends everything when the client is gone."""
+    data, started, beat = b"", time.monotonic(), time.monotonic()
+    while True:
+        now = time.monotonic()
+        ready = select.select([0, pipe], [], [], max(0.0, min(HEARTBEAT_S, started + deadline_s - now)))[0]
+        if pipe in ready:
+            piece = os.read(pipe, 1 << 16)
+            data += piece
+            if not piece:
+                break
+        if 0 in ready and not os.read(0, 1):
+            os.kill(pid, signal.SIGKILL)
+            os._exit(INFRASTRUCTURE_EXIT)
+        now = time.monotonic()
+        if now - started >= deadline_s:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return {"reason": "deadline: not done after %g s on the device" % deadline_s}
+        if now - beat >= HEARTBEAT_S:
+            beat = now
+            emit("working")
+    status = os.waitpid(pid, 0)[1]
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        hint = " (out of memory?)" if number == signal.SIGKILL else ""
+        return {"reason": "crashed on the device: signal %d, %s%s" % (number, signal.Signals(number).name, hint)}
+    try:
+        return json.loads(data.decode())
+    except ValueError:
+        return {"reason": "ended on the device without an answer, exit status %d" % os.WEXITSTATUS(status)}
+
+
+def serve(stream):
+    """One request, from its first line to the last event."""
+    request = json.loads(stream.readline().decode())
+    settings = request["settings"]
+    cache = Cache(os.path.expanduser(settings["work_folder"]), settings["cache_mb"])
+    emit("need", files=[f for f in sorted(request["files"]) if not cache.has(f)])
+    try:
+        import numpy
+        import onnxruntime
+    except Exception as error:  # ImportError, or whatever a broken installation raises
+        text = "%s (Python %s, %s)" % (error, platform.python_version(), sys.executable)
+        raise DeviceProblem("runtime", text)
+    onnxruntime.set_default_logger_severity(3)
+    available = onnxruntime.get_available_providers()
+    settings["use_providers"] = [p for p in settings["providers"] if p in available]
+    if not settings["use_providers"]:
+        text = "none of the providers %s is available; onnxruntime %s has %s"
+        raise DeviceProblem("runtime", text % (settings["providers"], onnxruntime.__version__, available))
+    missing_cpus = sorted(set(settings["cpus"] or []) - os.sched_getaffinity(0))
+    if missing_cpus:
+        allowed = sorted(os.sched_getaffinity(0))
+        raise DeviceProblem("runtime", "cpus %s cannot be used; this user may use %s" % (missing_cpus, allowed))
+    for sha256 in json.loads(stream.readline().decode())["sending"]:
+        cache.receive(stream, sha256, request["files"][sha256])
+
+    lock = take_lock(settings["lock_file"], settings["lock_timeout_s"], request["device"])
+    # Each model has its own deadline; this alarm stands should the supervision itself fail.
+    signal.alarm(int(len(request["jobs"]) * (settings["deadline_s"] + 5) + 30))
+    emit("fingerprint", fingerprint=fingerprint(numpy, onnxruntime))
+    for index, job in enumerate(request["jobs"]):
+        for role in ("model", "reference", "clips"):
+            job[role + "_path"] = cache.path(job[role]) if job.get(role) else None
+        started = time.monotonic()
+        receiving, sending = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(receiving)
+            os.close(lock)
+            os.close(OUT)
+            child(numpy, onnxruntime, job, settings, sending)
+        os.close(sending)
+        answer = supervise(pid, receiving, settings["deadline_s"])
+        os.close(receiving)
+        if "problem" in answer:
+            raise DeviceProblem(answer["problem"], answer["reason"])
+        emit("job", index=index, device_s=time.monotonic() - started, **answer)
+    os.close(lock)
+    cache.trim()
+    emit("done")
+
+
+def main():
+    global OUT
+    OUT = os.dup(1)
+    os.dup2(2, 1)  # what libraries print must not mix with the events
+    try:
+        serve(sys.stdin.buffer)
+    except DeviceProblem as problem:
+        emit("problem", kind=problem.kind, message=str(problem))
+        return INFRASTRUCTURE_EXIT
+    except Exception as error:
+        emit("problem", kind="protocol", message="%s: %s" % (type(error).__name__, error))
+        raise
+    return 0
+
+
+OUT = 1
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""A measuring session: one connection to a device, over which it is enrolled and models are measured."""
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from . import statistics, wire
+from .device import Device
+from .errors import EnrolmentMismatch
+from .reference import reference_model, reference_sha256
+from .transports import Transport, open_transport
+
+SCHEMA_VERSION = 1
+IDENTITY = ("arch", "cpu_model", "board", "cores", "onnxruntime")
+"""What of the fingerprint must be as it was enrolled: latencies before and after would not be comparable."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """An ONNX file to measure. `clips`, a .npy of uint8 [n, T, H, W], is run through it on the device; `shapes` fixes
+    input shapes by name (a symbolic dimension is otherwise 1, or the batch size where it comes first)."""
+
+    model: Path
+    clips: Path | None = None
+    shapes: Mapping[str, Sequence[int]] | None = None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a model is timed: at least `min_runs` runs and `min_s` seconds, the reference's runs included; after
+    `max_s` seconds `min_runs_slow` runs are enough. The warm-up ends when the times hold still, at the latest after
+    `warmup_max_s` seconds."""
+
+    min_runs: int = 200
+    min_s: float = 0.2
+    max_s: float = 5.0
+    warmup_max_s: float = 1.0
+    batch_size: int = 1
+    min_runs_slow: int = 10
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if (
+                isinstance(value, bool)
+                or (not isinstance(value, entry.type) and not isinstance(value, int))
+                or value < 0
+            ):
+                raise ValueError(f"timing: {entry.name} is {value!r}; expected a number of type {entry.type.__name__}")
+        if min(self.min_runs, self.min_runs_slow, self.batch_size) < 1:
+            raise ValueError(f"timing: min_runs, min_runs_slow and batch_size must be at least 1, got {self}")
+
+
+AT_REST = Timing(min_runs=1000, min_s=1.0, max_s=5.0)
+
+
+class Session:
+    """An open way to a device; made by `connect`."""
+
+    def __init__(self, device: Device, transport: Transport) -> None:
+        self.device = device
+        self.traffic = wire.Traffic()
+        self._transport = transport
+
+    def enrol(self) -> dict[str, Any]:
+        """The device's enrolment: what it is, what it runs, how fast it runs the reference. Do it while it is at rest.
+
+        `messages` says what is missing there and how to mend it. EdgeError where it cannot be used at all."""
+        job = {"model": None, "clips": None, "shapes": None, "timing": asdict(AT_REST)}
+        events = list(self._run([job], {}))
+        fingerprint = next(e["fingerprint"] for e in events if e["event"] == "fingerprint")
+        answer = next(e for e in events if e["event"] == "job")
+        if "ok" not in answer:
+            raise wire.PROBLEMS["runtime"][0](f"device {self.device.name!r}: the reference failed: {answer['reason']}")
+        raw = answer["ok"]
+        samples = statistics.to_ms(raw["samples_ns"] + raw["reference_samples_ns"])
+        figures = statistics.percentiles(samples, "reference")
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "status": "ok",
+            "device": self.device.name,
+            "transport": self.device.transport,
+            "fingerprint": fingerprint,
+            "reference": {
+                "sha256": reference_sha256(),
+                **{f"{q}_ms": figures[f"reference_{q}_ms"] for q in ("p5", "p50", "p99")},
+                "runs": len(samples),
+            },
+            "telemetry": raw["telemetry"]["after"],
+            "messages": _messages(self.device, fingerprint, figures),
+            "runner_sha256": wire.file_sha256(wire.RUNNER),
+            "enrolled_at": _now(),
+        }
+
+    def measure(self, jobs: Sequence[Job], timing: Timing, *, enrolment: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """One record for each job, in order. `latency_ms` is steady under load and comparable with that of every other
+        session with the same `enrolment`; the other latencies are raw, of this session.
+
+        A job that fails on the device gives a record with `status: failed` and its `reason`, and the others go on.
+        EdgeError where the device itself fails; FileNotFoundError for a job's file that is not there."""
+        if not jobs:
+            return []
+        if enrolment["reference"]["sha256"] != reference_sha256():
+            raise EnrolmentMismatch(f"{self._name}: it was enrolled with another reference model. Enrol it again.")
+        files: dict[str, Path | bytes] = {}
+        wired = []
+        for job in jobs:
+            entry: dict[str, Any] = {"timing": asdict(timing), "shapes": dict(job.shapes or {}), "clips": None}
+            for role, path in (("model", job.model), ("clips", job.clips)):
+                if path is not None:
+                    entry[role] = wire.file_sha256(Path(path))
+                    files[entry[role]] = Path(path)
+            wired.append(entry)
+        runner_sha256 = wire.file_sha256(wire.RUNNER)
+        fingerprint: dict[str, Any] = {}
+        records: dict[int, dict[str, Any]] = {}
+        for event in self._run(wired, files):
+            if event["event"] == "fingerprint":
+                fingerprint = event["fingerprint"]
+                self._check_identity(fingerprint, enrolment)
+            if event["event"] != "job":
+                continue
+            index = event["index"]
+            common = {
+                "device": self.device.name,
+                "model": Path(jobs[index].model).name,
+                "model_sha256": wired[index]["model"],
+                "bytes": Path(jobs[index].model).stat().st_size,
+                "runtime": {key: fingerprint[key] for key in ("onnxruntime", "numpy", "python")},
+                "device_s": round(event["device_s"], 6),
+                "runner_sha256": runner_sha256,
+                "measured_at": _now(),
+            }
+            records[index] = self._record(event, fingerprint, enrolment, common)
+        return [records[index] for index in range(len(jobs))]
+
+    @property
+    def _name(self) -> str:
+        return f"device {self.device.name!r} ({self.device.address})"
+
+    def _run(self, jobs: Sequence[Mapping[str, Any]], files: Mapping[str, Path | bytes]) -> Iterator[dict[str, Any]]:
+        jobs = [{**job, "reference": reference_sha256()} for job in jobs]
+        assert hashlib.sha256(reference_model()).hexdigest() == reference_sha256()
+        files = {**files, reference_sha256(): reference_model()}
+        return wire.converse(self._transport, self.device, wire.request_for(self.device, jobs), files, self.traffic)
+
+    def _check_identity(self, fingerprint: Mapping[str, Any], enrolment: Mapping[str, Any]) -> None:
+        for key in IDENTITY:
+            was, now = enrolment["fingerprint"].get(key), fingerprint[key]
+            if was != now:
+                advice = "Latencies before and after do not compare: enrol it again (remove its enrolment record)."
+                raise EnrolmentMismatch(
+                    f"{self._name}: {key} was {was!r} at its enrolment and is {now!r} now. {advice}"
+                )
+
+    def _record(
+        self,
+        event: Mapping[str, Any],
+        fingerprint: Mapping[str, Any],
+        enrolment: Mapping[str, Any],
+        common: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        if "ok" not in event:
+            return _failed(event["reason"], common)
+        raw = event["ok"]
+        if raw["outputs"] is not None and any(value is None for row in raw["outputs"] for value in row):
+            return _failed("its outputs on the device are not finite", common)
+        figures = statistics.summarise(raw, enrolment["reference"]["p5_ms"], self.device.threads)
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "status": "ok",
+            **common,
+            "provider": raw["providers"][0],
+            "providers": raw["providers"],
+            "threads": self.device.threads,
+            "batch_size": raw["batch_size"],
+            **figures,
+            "peak_memory_mb": raw["peak_memory_mb"],
+            "process_peak_mb": raw["process_peak_mb"],
+            "load_s": round(raw["load_s"], 6),
+            "telemetry": raw["telemetry"],
+            "flags": statistics.flags(figures, raw, self.device.providers[0], fingerprint, enrolment),
+            "outputs": raw["outputs"],
+        }
+
+
+@contextmanager
+def connect(device: Device) -> Iterator[Session]:
+    """A session with `device` over one connection, closed at the end of the block. EdgeError where there is no way to
+    it."""
+    with open_transport(device) as transport:
+        yield Session(device, transport)
+
+
+def _failed(reason: str, common: Mapping[str, Any]) -> dict[str, Any]:
+    return {"schema_version": SCHEMA_VERSION, "status": "failed", "reason": reason, **common}
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _messages(device: Device, fingerprint: Mapping[str, Any], figures: Mapping[str, float]) -> list[str]:
+    messages = []
+    missing = [p for p in device.providers if p not in fingerprint["providers"]]
+    if missing:
+        messages.append(
+            f"onnxruntime there lacks {', '.join(missing)}; it has {', '.join(fingerprint['providers'])}. "
+            "Install the build for this device, or remove them from `providers`."
+        )
+    if fingerprint["governor"] not in (None, "performance"):
+        messages.append(
+            f"the CPU governor is {fingerprint['governor']!r}: clocks vary. "
+            "`sudo cpupower frequency-set -g performance` holds them."
+        )
+    if figures["reference_p50_ms"] > statistics.UNSTEADY * figures["reference_p5_ms"]:
+        messages.append(
+            f"the reference took {figures['reference_p5_ms']:.3f} ms at best and {figures['reference_p50_ms']:.3f} ms "
+            "in the middle: the device is not at rest. Stop what else runs there and enrol it again."
+        )
+    return messages
