@@ -114,20 +114,27 @@ def _explain(error: jsonschema.ValidationError) -> str:
     return f"{at} is {error.instance!r}: {_message(error)}"
 
 
+EXPECTED = {
+    "minimum": "at least {}",
+    "maximum": "at most {}",
+    "exclusiveMinimum": "more than {}",
+    "exclusiveMaximum": "less than {}",
+    "minProperties": "at least one entry",
+    "minItems": "at least one entry",
+    "minLength": "some text",
+    "pattern": "a name of letters, digits, '-' and '_'",
+}
+
+
 def _message(error: jsonschema.ValidationError) -> str:
     limit = error.validator_value
-    return {
-        "type": f"expected {limit if isinstance(limit, str) else ' or '.join(map(str, limit or []))}",
-        "enum": f"expected one of {', '.join(map(str, limit))}" if error.validator == "enum" else "",
-        "minimum": f"expected at least {limit}",
-        "maximum": f"expected at most {limit}",
-        "exclusiveMinimum": f"expected more than {limit}",
-        "exclusiveMaximum": f"expected less than {limit}",
-        "minProperties": "expected at least one entry",
-        "minItems": "expected at least one entry",
-        "minLength": "expected some text",
-        "pattern": "expected a name of letters, digits, '-' and '_'",
-    }.get(error.validator, error.message)
+    if error.validator == "enum":
+        return f"expected one of {', '.join(map(str, limit))}"
+    if error.validator == "type":
+        return f"expected {limit if isinstance(limit, str) else ' or '.join(limit)}"
+    if error.validator in EXPECTED:
+        return f"expected {EXPECTED[error.validator].format(limit)}"
+    return error.message
 
 
 def _suggestion(name: str, known: list[str]) -> str:

@@ -87,15 +87,31 @@ def previous_state(wildcards):
     return f"results/generations/{number - 1:03d}/state.json" if number else []
 
 
-def state_to_decide_from(wildcards):
-    """The previous state. A generation that was decided stays decided (`ancient`), whatever is measured or trained again
-    later. Only an end is looked at anew when the state has changed: another `patience` or budget can revoke it.
+def decision(gen):
+    """The population of a generation that was decided; None when it was not, or when the search ended there: an end is
+    looked at anew when the state has changed, because another `patience` or budget can revoke it.
     """
+    file = Path(f"results/generations/{gen}/population.json")
+    population = json.loads(file.read_text()) if file.exists() else {"candidates": []}
+    return population if population["candidates"] else None
+
+
+def state_to_decide_from(wildcards):
+    """The previous state. What was decided stays decided (`ancient`), whatever is measured or trained again later."""
     state = previous_state(wildcards)
-    decided = Path(f"results/generations/{wildcards.gen}/population.json")
-    if state and decided.exists() and json.loads(decided.read_text())["candidates"]:
-        return ancient(state)
-    return state
+    return ancient(state) if state and decision(wildcards.gen) else state
+
+
+def screening_to_decide_from(wildcards):
+    """The screening on all devices, or on those that there were when the generation was decided."""
+    decided = decision(wildcards.gen)
+    devices = decided["devices"] if decided else DEVICES
+    files = expand(
+        "results/generations/{gen}/screening.{device}.json",
+        gen=wildcards.gen,
+        device=devices,
+    )
+    return ancient(files) if decided else files
 
 
 def candidate_records(stage, devices=None):

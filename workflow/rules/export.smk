@@ -15,6 +15,6 @@ rule export:
     benchmark:
         "results/benchmarks/export/{candidate}.tsv"
     params:
-        code=code("edgeloop.export", "edgeloop.models"),
+        code=code("edgeloop.export", "edgeloop.parity", "edgeloop.models"),
     script:
         "../scripts/export.py"

@@ -5,9 +5,7 @@ checkpoint sample:
     input:
         state=state_to_decide_from,
         proposals="results/generations/{gen}/proposals.json",
-        screening=expand(
-            "results/generations/{{gen}}/screening.{device}.json", device=DEVICES
-        ),
+        screening=screening_to_decide_from,
     output:
         population="results/generations/{gen}/population.json",
     log:

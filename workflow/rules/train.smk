@@ -18,6 +18,12 @@ rule train:
     params:
         training=config["training"],
         trained=is_trained,
-        code=code("edgeloop.training", "edgeloop.models", "edgeloop.data.cache"),
+        code=code(
+            "edgeloop.training",
+            "edgeloop.evaluation",
+            "edgeloop.compute",
+            "edgeloop.models",
+            "edgeloop.data.cache",
+        ),
     script:
         "../scripts/train.py"

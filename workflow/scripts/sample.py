@@ -56,6 +56,7 @@ write_json(
         "candidates": [candidate_id(genotype) for genotype in chosen],
         "genotypes": chosen,
         "reason": reason,
+        "devices": list(budgets_ms),
         "proposed": len(proposals["proposals"]),
         "feasible": sum(
             violation(latencies_ms.get(architecture_id(genotype), {}), budgets_ms) <= 0

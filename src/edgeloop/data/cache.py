@@ -1,0 +1,110 @@
+"""The crop cache as training sees it: a memory map of clips, their targets, and batches of both."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+SPLITS = ("train", "validation", "test", "unlabelled")
+TARGET_SCALE = (900.0, 215.0)
+"""The nominal speed in mm/s and power in W of RAISE-LPBF; targets are relative to them."""
+LIMIT_SEED = 20_000
+"""Of the permutation that `limit` takes its clips from: the same clips for every candidate."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split: `clips` uint8 [n, frames, pixels, pixels], mapped from disk, and `targets` float32 [n, 2]
+    (see TARGET_SCALE).
+    """
+
+    clips: np.ndarray
+    targets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+def open_split(folder: str | Path, name: str) -> Split:
+    """Open a split of the cache in `folder`; its clips are mapped, not read.
+
+    Raises ValueError for a name that is none of SPLITS and FileNotFoundError for a folder without a cache.
+    """
+    if name not in SPLITS:
+        raise ValueError(f"There is no split '{name}'; the splits are {', '.join(SPLITS)}.")
+    folder = Path(folder)
+    try:
+        clips = np.load(folder / f"{name}.clips.npy", mmap_mode="r")
+        targets = np.load(folder / f"{name}.targets.npy")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{folder} holds no crop cache ({error.filename} is missing): run `prepare` first."
+        ) from error
+    if len(clips) != len(targets):
+        raise ValueError(
+            f"{folder}: split '{name}' has {len(clips)} clips but {len(targets)} targets, so its files come from"
+            " different runs. Remove the folder and run `prepare` again."
+        )
+    return Split(clips, targets)
+
+
+def _first_frame(total: int, frames: int) -> int:
+    if not 1 <= frames <= total:
+        raise ValueError(f"Cannot take {frames} frames from clips of {total}: expected 1 to {total}.")
+    return (total - frames) // 2
+
+
+def window(clips: np.ndarray, frames: int) -> np.ndarray:
+    """The centre `frames` frames of `clips` [n, T, H, W] as a view; ValueError when T is less."""
+    first = _first_frame(clips.shape[1], frames)
+    return clips[:, first : first + frames]
+
+
+def batches(
+    split: Split,
+    batch_size: int,
+    *,
+    rng: np.random.Generator | None,
+    frames: int = 16,
+    shift: bool = False,
+    limit: int | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """One pass over `split` in batches of (uint8 [B, frames, H, W], float32 [B, 2]); the last may be smaller.
+
+    With `rng` the order is shuffled, and with `shift` each batch takes its frames from a random place in the
+    clips instead of their centre. Without `rng` the clips come in order. `limit` uses only the first `limit`
+    clips of a permutation that is the same for every call. Raises ValueError for sizes that make no sense and
+    for `shift` without `rng`.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1 or None; got {limit}.")
+    if shift and rng is None:
+        raise ValueError("shift=True draws random windows: pass a generator as rng.")
+    centre = _first_frame(split.clips.shape[1], frames)
+    return _batches(split, batch_size, rng, frames, centre, shift, limit)
+
+
+def _batches(
+    split: Split,
+    batch_size: int,
+    rng: np.random.Generator | None,
+    frames: int,
+    centre: int,
+    shift: bool,
+    limit: int | None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    order = np.arange(len(split))
+    if limit is not None and limit < len(order):
+        order = np.sort(np.random.default_rng(LIMIT_SEED).permutation(len(order))[:limit])
+    if rng is not None:
+        order = rng.permutation(order)
+    clips = np.asarray(split.clips)  # a plain view: indexing np.memmap costs more than the copy of a small batch
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        first = int(rng.integers(clips.shape[1] - frames + 1)) if shift and rng is not None else centre
+        # np.take copies whole clips row by row; on a slice it would first copy the complete slice.
+        picked = np.take(clips, chosen, axis=0) if frames == clips.shape[1] else clips[chosen, first : first + frames]
+        yield picked, split.targets[chosen]

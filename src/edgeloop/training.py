@@ -1,0 +1,320 @@
+"""Training of one candidate: the same genotype on the same data gives the same weights, to the last bit.
+
+Whatever is drawn at random (weights, order, augmentation, dropout) comes from a seed that the candidate's id
+gives, whatever ran before in the process. On CUDA a few kernels have no deterministic twin: there the last
+bits may differ.
+"""
+
+import io
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgeloop.compute import describe, deterministic, out_of_memory, pick_device, seed_of
+from edgeloop.data.cache import Split, batches
+from edgeloop.evaluation import evaluate
+from edgeloop.models import registry
+from edgeloop.models.genes import Checked, gene
+from edgeloop.models.preprocess import standardise_targets
+from edgeloop.records import Genotype, atomic, candidate_id, failed, ok
+
+CHECK_EVERY = 16
+"""Steps between two looks at the loss: on CUDA each look waits for the device."""
+
+
+@dataclass(frozen=True)
+class Recipe(Checked):
+    """The training genes of a genotype.
+
+    schedule: one_cycle rises to `lr` and falls to nothing within the training; step multiplies by `gamma`
+    every `step_size` epochs. weight_decay counts for adamw only. augment: quarter turns and mirror images,
+    and for networks that see less than the whole clip, another part of it each time.
+    """
+
+    lr: float = gene(minimum=1e-9)
+    weight_decay: float = gene(0.05, minimum=0.0, maximum=10.0)
+    batch_size: int = gene(32, minimum=2, maximum=65536)
+    optimizer: str = gene("adamw", choices=("adamw", "adam"))
+    schedule: str = gene("one_cycle", choices=("one_cycle", "step"))
+    step_size: int = gene(20, minimum=1)
+    gamma: float = gene(0.5, minimum=0.0, maximum=1.0)
+    augment: bool = gene(True)
+
+    @classmethod
+    def from_genes(cls, genes: Mapping[str, Any]) -> "Recipe":
+        """The recipe of a genotype's `training`; ValueError names the gene that is unknown, missing or wrong."""
+        known = [f.name for f in fields(cls)]
+        for key in genes:
+            if key not in known:
+                raise ValueError(f"training has no gene {key!r}: its genes are {', '.join(known)}")
+        if "lr" not in genes:
+            raise ValueError("training needs the gene 'lr': add it, for example 0.004")
+        try:
+            return cls(**genes)
+        except ValueError as error:
+            raise ValueError(f"training: {error}") from error
+
+
+@dataclass(frozen=True)
+class Settings(Checked):
+    """What the config says of training.
+
+    clips: how many training clips to use, None for all. val_batch_size: None takes the recipe's batch size,
+    so that a network that has the memory to train has the memory to be validated.
+    """
+
+    epochs: int = gene(minimum=1)
+    clips: int | None = gene(None, minimum=2)
+    threads: int = gene(1, minimum=1)
+    device: str = gene("auto", choices=("auto", "cpu", "cuda"))
+    val_batch_size: int | None = gene(None, minimum=1)
+    seed: int = gene(0, minimum=0)
+
+
+class NotFiniteError(ArithmeticError):
+    """The loss or the validation error became infinite or NaN."""
+
+
+def train(
+    genotype: Genotype,
+    train: Split,
+    validation: Split,
+    settings: Settings,
+    *,
+    weights_path: str | Path | None = None,
+    progress: Callable[..., Iterator[int]] | None = None,
+) -> dict[str, Any]:
+    """Train the candidate `genotype` and return its train record; `weights_path` gets the best epoch's weights.
+
+    A loss that is not finite and a lack of memory give a failed record (and no weights); anything else that
+    goes wrong is an exception. `progress` is `edgeloop.progress.progress`, or None for silence.
+
+    `val_rmse` is over both targets in units of [900 mm/s, 215 W], `val_rmse_speed` and `val_rmse_power` are
+    each target's, `..._mm_s` and `..._w` the same in physical units; all of the best epoch by `val_rmse`.
+    `train_rmse` is of the last epoch, while its weights moved and its clips were augmented.
+    """
+    architecture, recipe = genotype["architecture"], Recipe.from_genes(genotype["training"])
+    frames, device = registry.input_frames(architecture), pick_device(settings.device)
+    candidate = candidate_id(genotype)
+    seed = seed_of(candidate, settings.seed)
+    about: dict[str, Any] = {
+        "candidate": candidate,
+        "seed": seed,
+        "device": describe(device),
+        "epochs": settings.epochs,
+        "versions": {"torch": torch.__version__, "numpy": np.__version__},
+    }
+    history: list[dict[str, float]] = []
+    try:
+        with deterministic(seed, settings.threads, device):
+            model = registry.build(architecture)
+            about |= registry.count(model, architecture)
+            channels_last(model.to(device))
+            figures, weights = _fit(
+                model, frames, recipe, settings, train, validation, seed, history, progress, candidate
+            )
+    except NotFiniteError as error:
+        return failed(f"training of {candidate} diverged: {error}", **about, history=history)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        said = str(error).partition("\n")[0] or type(error).__name__
+        return failed(f"training of {candidate} ran out of memory: {said}", **about, history=history)
+    if weights_path is not None:
+        save_weights(weights, weights_path)
+    return ok(**about, **figures, history=history)
+
+
+def _fit(
+    model: nn.Module,
+    frames: int,
+    recipe: Recipe,
+    settings: Settings,
+    train: Split,
+    validation: Split,
+    seed: int,
+    history: list[dict[str, float]],
+    progress: Callable[..., Iterator[int]] | None,
+    candidate: str,
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The figures of the record and the best epoch's weights; `history` grows by each epoch as it ends."""
+    clips = min(len(train), settings.clips or len(train))
+    if clips < 2 or not len(validation):
+        raise ValueError(
+            f"cannot train on {clips} clips and validate on {len(validation)}: expected at least 2 and 1; "
+            "prepare more data or change the split"
+        )
+    targets = torch.from_numpy(np.array(train.targets))
+    standardise_targets(model, targets.mean(0), targets.std(0).clamp_min(1e-3))
+    optimizer = make_optimizer(model, recipe)
+    # A last batch of one clip is left out: batch normalisation cannot learn from it.
+    steps = clips // recipe.batch_size + (clips % recipe.batch_size > 1)
+    schedule, each_step = make_schedule(optimizer, recipe, settings.epochs * steps)
+    scaler = torch.amp.GradScaler("cuda", enabled=next(model.parameters()).is_cuda)
+    rng, val_batch_size = np.random.default_rng(seed), settings.val_batch_size or recipe.batch_size
+    best: dict[str, Any] = {}
+    weights: dict[str, Tensor] = {}
+    train_rmse, in_training_s, start = 0.0, 0.0, time.perf_counter()
+    epochs: Iterator[int] = iter(range(1, settings.epochs + 1))
+    if progress is not None:
+        epochs = progress(
+            epochs,
+            total=settings.epochs,
+            label=f"train {candidate}",
+            unit="epoch",
+            note=lambda: f"val_rmse {history[-1]['val_rmse']:.4f}",
+        )
+    for epoch in epochs:
+        began, lr = time.perf_counter(), optimizer.param_groups[0]["lr"]
+        pairs = batches(train, recipe.batch_size, rng=rng, frames=frames, shift=recipe.augment, limit=settings.clips)
+        loss = _epoch(model, pairs, recipe, optimizer, schedule if each_step else None, scaler, rng, epoch)
+        if not each_step:
+            schedule.step()
+        in_training_s += time.perf_counter() - began
+        train_rmse = math.sqrt(loss)
+        errors = evaluate(model, validation, frames=frames, batch_size=val_batch_size)
+        if not math.isfinite(errors["rmse"]):
+            raise NotFiniteError(f"the validation error is {errors['rmse']} after epoch {epoch}")
+        history.append({"epoch": epoch, "lr": lr, "train_loss": loss, "val_rmse": errors["rmse"]})
+        if not best or errors["rmse"] < best["val_rmse"]:
+            best = {"best_epoch": epoch} | {f"val_{key}": value for key, value in errors.items()}
+            weights = {
+                key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+                for key, value in model.state_dict().items()
+            }
+    figures = {
+        **best,
+        "train_rmse": train_rmse,
+        "training_clips": clips,
+        "samples_per_s": round(clips * settings.epochs / in_training_s, 1),
+        "training_s": round(time.perf_counter() - start, 3),
+    }
+    return figures, weights
+
+
+def _epoch(
+    model: nn.Module,
+    pairs: Iterator[tuple[np.ndarray, np.ndarray]],
+    recipe: Recipe,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler | None,
+    scaler: torch.amp.GradScaler,
+    rng: np.random.Generator,
+    epoch: int,
+) -> float:
+    """One pass over the training clips; the mean squared error per clip and target, as it was met."""
+    device = next(model.parameters()).device
+    layout = getattr(model, "layout", torch.contiguous_format)
+    model.train()
+    total, seen = torch.zeros((), dtype=torch.float64, device=device), 0
+    for step, (clips, targets) in enumerate(pairs, start=1):
+        if len(clips) < 2:
+            continue
+        if recipe.augment:
+            clips = turned(clips, rng)
+        x = torch.from_numpy(clips).to(device, non_blocking=True).contiguous(memory_format=layout)
+        y = torch.from_numpy(targets).to(device, non_blocking=True)
+        optimizer.zero_grad(set_to_none=True)
+        # Half precision where it pays; on a CPU, and for the loss itself, single.
+        with torch.autocast(device.type, torch.float16, enabled=scaler.is_enabled()):
+            outputs = model(x)
+        loss = functional.mse_loss(outputs.float(), y)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        if schedule is not None:
+            schedule.step()
+        total += loss.detach() * len(clips)
+        seen += len(clips)
+        if step % CHECK_EVERY == 0 and not torch.isfinite(total):
+            raise NotFiniteError(f"the loss is {loss.item()} in epoch {epoch}, step {step}")
+    mean = total.item() / seen
+    if not math.isfinite(mean):
+        raise NotFiniteError(f"the loss is {loss.item()} at the end of epoch {epoch}")
+    return mean
+
+
+def turned(clips: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Each clip of [B, T, P, P] by one of the eight symmetries of the square, all eight about equally often.
+
+    Neither speed nor power depends on the direction of the scan. As batches are shuffled, an eighth of the
+    batch can turn as one piece, which costs little more than a copy.
+    """
+    result = np.empty_like(clips)
+    bounds = np.linspace(0, len(clips), 9).round().astype(int)
+    for symmetry, low, high in zip(rng.permutation(8), bounds[:-1], bounds[1:], strict=True):
+        piece = clips[low:high]
+        if symmetry & 1:
+            piece = piece[..., ::-1]
+        if symmetry & 2:
+            piece = piece[..., ::-1, :]
+        result[low:high] = piece.swapaxes(-1, -2) if symmetry & 4 else piece
+    return result
+
+
+def channels_last(model: nn.Module) -> None:
+    """Lay out the weights of convolutions with their channels last: up to twice as fast on a CPU, too."""
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in model.parameters():
+        if parameter.dim() in layouts:
+            parameter.data = parameter.data.contiguous(memory_format=layouts[parameter.dim()])
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Adam or AdamW over all parameters; vectors (biases, norms) do not decay."""
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), lr=recipe.lr, fused=True)
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int
+) -> tuple[torch.optim.lr_scheduler.LRScheduler, bool]:
+    """The schedule of the learning rate, and whether it moves after each step (else after each epoch)."""
+    if recipe.schedule == "step":
+        return torch.optim.lr_scheduler.StepLR(optimizer, recipe.step_size, recipe.gamma), False
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=recipe.lr, total_steps=steps), True
+
+
+def save_weights(weights: Mapping[str, Tensor], path: str | Path) -> None:
+    """Write a state dict so that equal weights give equal bytes."""
+    # Given a path, torch.save writes the file's name into the file.
+    buffer = io.BytesIO()
+    torch.save(dict(weights), buffer)
+    with atomic(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+
+
+def load(architecture: Mapping[str, Any], weights_path: str | Path) -> nn.Module:
+    """The trained network, in evaluation mode, on the CPU; ValueError when the weights are of another one."""
+    model = registry.build(architecture)
+    try:
+        model.load_state_dict(torch.load(weights_path, map_location="cpu", weights_only=True))
+    except RuntimeError as error:
+        raise ValueError(f"{weights_path} does not fit the architecture {dict(architecture)}: {error}") from error
+    return model.eval()
+
+
+def initialise(genotype: Genotype, *, weights_path: str | Path) -> dict[str, Any]:
+    """The record of a network that is not trained but measured for latency only: its quality is unknown, not bad."""
+    architecture, candidate = genotype["architecture"], candidate_id(genotype)
+    seed = seed_of(candidate, 0)
+    with deterministic(seed, 1, torch.device("cpu")):
+        model = registry.build(architecture)
+        counts = registry.count(model, architecture)
+    save_weights(model.state_dict(), weights_path)
+    unknown = ("val_rmse", "val_rmse_speed", "val_rmse_power", "val_rmse_speed_mm_s", "val_rmse_power_w", "training_s")
+    return ok(candidate=candidate, seed=seed, trained=False, **counts, **dict.fromkeys(unknown))
