@@ -6,7 +6,7 @@ and 80 W (abadiet/RAISE-LPBF). This script simulates a preset, trains such a net
 CPU manages, and prints its share; `--nuisance` scales the spreads that a label does not explain, which is how
 `realistic` was calibrated.
 
-Usage: python benchmarks/difficulty.py [--preset realistic] [--nuisance 1.0] [--lines 6000] [--epochs 12]
+Usage: python benchmarks/difficulty.py [--preset realistic] [--nuisance 1.0] [--lines 8000] [--epochs 10]
 [--json OUT]
 """
 
@@ -149,8 +149,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", choices=sorted(PRESETS), default="realistic")
     parser.add_argument("--nuisance", type=float, default=1.0, help="factor on the spreads of the preset (default 1)")
-    parser.add_argument("--lines", type=int, default=6000)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--lines", type=int, default=8000)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--channels", type=int, nargs=2, default=(8, 16), help="of the two convolutions (real: 64 128)")
     parser.add_argument("--seed", type=int, default=1)

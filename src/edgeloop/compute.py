@@ -44,22 +44,22 @@ def deterministic(seed: int, threads: int, device: torch.device) -> Iterator[Non
     """
     # cuBLAS reads this when it starts; without it, deterministic matrix products are refused.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     fill = torch.utils.deterministic.fill_uninitialized_memory
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         try:
             torch.set_num_threads(threads)
+            # The debug mode is the same switch as use_deterministic_algorithms, which imports the compiler: 1.4 s.
             # A few CUDA kernels (3D max pooling backwards) have no deterministic twin: they warn, and run.
-            torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+            torch.set_deterministic_debug_mode("warn" if device.type == "cuda" else "error")
             # Filling fresh memory with NaN finds bugs; we read no fresh memory, and it takes time.
             torch.utils.deterministic.fill_uninitialized_memory = False
             torch.manual_seed(seed)
             yield
         finally:
             torch.set_num_threads(before[0])
-            torch.use_deterministic_algorithms(before[1], warn_only=warn_only)
+            torch.set_deterministic_debug_mode(before[1])
             torch.utils.deterministic.fill_uninitialized_memory = fill
 
 

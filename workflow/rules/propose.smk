@@ -6,7 +6,6 @@
 rule propose:
     input:
         state=state_to_decide_from,
-        space=ancient(locate(config["space"])),
     output:
         "results/generations/{gen}/proposals.json",
     log:

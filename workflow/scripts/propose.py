@@ -1,6 +1,6 @@
 """Propose the networks that a generation considers.
 
-in:   the search space, and the state that the previous generation left (none for the first one)
+in:   the state that the previous generation left; none for the first one
 out:  genotypes that were never trained, and the architectures among them whose latency is not yet known
 
 Settings come from the config, not from params: changing one must not undo a decision that was taken (see propose.smk).
@@ -22,7 +22,7 @@ logger = log.start(snakemake.log[0], "propose")
 generation = int(snakemake.wildcards.gen)
 search, pool = snakemake.config["search"], snakemake.config["screening"]["pool"]
 previous = read_json(snakemake.input.state) if snakemake.input.get("state") else state.empty()
-space_file = Path(snakemake.input.space)
+space_file = configuration.find(snakemake.config["space"], Path.cwd(), Path(snakemake.scriptdir).resolve().parents[1])
 
 proposals = []
 if not previous["stop"]:
