@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import yaml
 
 from edgeloop.records import Genotype
 
@@ -19,9 +20,24 @@ class ConfigError(ValueError):
 
 def complete(config: dict[str, Any], schema: Mapping[str, Any]) -> None:
     """Check `config` against its schema and fill in the defaults, in place. Raises ConfigError."""
+    _convert(config, schema)
     problems = [_explain(error) for error in _validator(schema).iter_errors(config)]
     if problems:
         raise ConfigError(_listed(problems))
+
+
+def _convert(instance: Any, schema: Mapping[str, Any]) -> None:
+    """Make numbers of texts where numbers are due: Snakemake reads all that --config holds as text."""
+    if not isinstance(instance, dict):
+        return
+    for key, part in schema.get("properties", {}).items():
+        value = instance.get(key)
+        if isinstance(value, str) and part.get("type") in ("integer", "number", "boolean"):
+            try:
+                instance[key] = yaml.safe_load(value)
+            except yaml.YAMLError:
+                continue  # the check says what is wrong with it
+        _convert(instance.get(key), part)
 
 
 def check(

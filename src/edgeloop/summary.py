@@ -30,8 +30,8 @@ def build(
 ) -> dict[str, Any]:
     """Everything in summary.json.
 
-    `baselines` gives the baselines' names by candidate id, `genotypes` their genotypes; `measured` and `comparisons` are by device. The best
-    candidate is the one of the lowest validation RMSE that meets every budget; None where no candidate does.
+    `baselines` gives the baselines' names by candidate id, `genotypes` their genotypes; `measured`
+    and `comparisons` are by device. The best candidate is the one of the lowest validation RMSE that meets every budget; None where no candidate does.
     A figure that was not measured is None.
     """
     known = {name: entry["genotype"] for name, entry in state["candidates"].items()} | dict(genotypes)
@@ -112,7 +112,7 @@ def _search(
     }
     spans = [record["work"] for records in stages.values() for record in records]
     spans = [span for span in spans if span[0] >= decisions[0]["proposals"]["decided_at"]]
-    work_s, wall_s = _covered(spans), _extent(spans + [[decisions[0]["proposals"]["decided_at"]] * 2])
+    work_s, wall_s = _covered(spans), _extent([*spans, [decisions[0]["proposals"]["decided_at"]] * 2])
     trained = [entry for entry in candidates.values() if entry["status"] == "ok"]
     if state["stop"]:
         stopped = "patience"
@@ -199,19 +199,22 @@ def _verdicts(summary: Mapping[str, Any]) -> list[str]:
             f"{times:,.1f}x faster on {device}" for device, times in against["speedup"].items() if times is not None
         ]
         gain = against["quality_gain"]
-        times.append(
-            "its quality is unknown, it was measured for latency only" if gain is None else f"RMSE {gain:.2f}x lower"
-        )
+        times.append("its quality is unknown, it was measured for latency only" if gain is None else _compared(gain))
         lines.append(f"best against {name}: {'; '.join(times)}")
     for name, value in summary["predictors"].items():
-        lines.append(f"best against predicting by {name}: RMSE {value['val_rmse'] / best['val_rmse']:.2f}x lower")
+        lines.append(f"best against predicting by {name}: {_compared(value['val_rmse'] / best['val_rmse'])}")
     return ["\n".join(lines)]
+
+
+def _compared(gain: float) -> str:
+    return f"RMSE {gain:.2f}x lower" if gain >= 1 else f"RMSE {1 / gain:.2f}x higher"
 
 
 def _account(summary: Mapping[str, Any]) -> str:
     search = summary["search"]
     return (
-        f"{search['strategy']}, seed {search['seed']}: {search['generations']} generations (ended by {search['stopped']}), "
+        f"{search['strategy']}, seed {search['seed']}: {search['generations']} generations, "
+        f"ended by {search['stopped']}; "
         f"{search['proposed']} proposed, {search['screened']} screened, {search['trained']} trained, "
         f"{search['failed']} failed, {search['trained_infeasible']} trained over budget\n"
         f"hypervolume by generation: {', '.join(f'{value:.4f}' for value in search['hypervolume'])}\n"

@@ -122,8 +122,14 @@ def candidate_records(stage, devices=None):
     )
 
 
+# The end of the search carries in its name how long the search may be: Snakemake does not run a rule again because its
+# checkpoint has yet to be made, but it does make a file that is missing.
+HISTORY = f"results/history.{config['search']['max_generations']}.json"
+
+
 def search_history(wildcards):
-    """All states and all measurements up to the generation in which the search stopped: asks for one more at a time."""
+    """All states and all records up to the generation in which the search stopped: asks for one generation at a time.
+    Input of the one rule that ends the search."""
     states, candidates = [], set()
     for number in range(config["search"]["max_generations"]):
         gen = f"{number:03d}"

@@ -1,9 +1,20 @@
 """The end of the search: front and baselines side by side on each device, and the figures that a user is shown."""
 
 
-rule compare:
+rule conclude:
     input:
         unpack(search_history),
+    output:
+        HISTORY,
+    log:
+        "logs/conclude.log",
+    script:
+        "../scripts/conclude.py"
+
+
+rule compare:
+    input:
+        history=HISTORY,
         enrolment="results/devices/{device}.json",
     output:
         "results/comparison.{device}.json",
@@ -24,7 +35,7 @@ rule compare:
 
 rule summarise:
     input:
-        unpack(search_history),
+        history=HISTORY,
         comparisons=expand("results/comparison.{device}.json", device=DEVICES),
         enrolments=expand("results/devices/{device}.json", device=DEVICES),
         cache="results/data/cache.json",

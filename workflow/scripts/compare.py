@@ -1,6 +1,6 @@
 """Measure the front and the baselines once more, in one session, so that their ratio is fair.
 
-in:   the last state, every model, and the device's enrolment
+in:   the history of the search, and the device's enrolment
 out:  one measurement for each network compared
 """
 
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 logger = log.start(snakemake.log[0], "compare")
 device = edge.Device.from_config(snakemake.wildcards.device, snakemake.params.device)
-last = read_json(snakemake.input.states[-1])
-models = {Path(file).parent.name: Path(file) for file in snakemake.input.models}
+history = read_json(snakemake.input.history)
+last = read_json(history["states"][-1])
+models = {Path(file).parent.name: Path(file) for file in history["models"]}
 compared = {
     name: file
     for name, file in models.items()

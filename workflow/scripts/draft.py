@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeloop.drafting import draft_all
-
 from edgeloop import log
+from edgeloop.drafting import draft_all
 from edgeloop.records import read_json
 
 if TYPE_CHECKING:

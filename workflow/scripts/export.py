@@ -1,7 +1,8 @@
 """Export one candidate to ONNX.
 
 in:   its genotype, its weights, and a fixed set of clips
-out:  one self-contained ONNX file and the export record, with PyTorch's outputs on the clips; a failed training is passed on
+out:  one self-contained ONNX file, and the export record with PyTorch's outputs on the clips; a failed training is
+      passed on
 """
 
 import time

@@ -7,9 +7,8 @@ out:  RMSE of predicting the mean, and of ridge regression on intensity features
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeloop.data.cache import open_split
-
 from edgeloop import log, predictors
+from edgeloop.data.cache import open_split
 from edgeloop.records import ok, write_json
 
 if TYPE_CHECKING:

@@ -1,16 +1,15 @@
 """Turn raw video into the crop cache that training reads.
 
 in:   HDF5 files in the layout of RAISE-LPBF
-out:  uint8 clips, targets and an index for each split, a fixed set of clips for checks on devices, and cache.json, which
-      counts by name what could not be used
+out:  uint8 clips, targets and an index for each split, a fixed set of clips for checks on devices, and cache.json,
+      which counts by name what could not be used
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeloop.data.prepare import prepare
-
 from edgeloop import log
+from edgeloop.data.prepare import prepare
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

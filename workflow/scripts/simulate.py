@@ -1,12 +1,11 @@
 """Simulate one printed object.
 
 in:   nothing
-out:  an HDF5 file in the layout of RAISE-LPBF: 20 kFPS on-axis video of the melt pool, scan lines and their laser settings
+out:  an HDF5 file in the layout of RAISE-LPBF: 20 kFPS on-axis video of the melt pool, scan lines, laser settings
 """
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
-
 
 from edgeloop import log
 from edgeloop.data.simulate import PRESETS, write_object

@@ -1,6 +1,6 @@
 """Write the figures that a user is shown.
 
-in:   every record of the search
+in:   the history of the search, and what its networks are compared with
 out:  summary.json; the same as a table is printed when the run ends
 """
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 log.start(snakemake.log[0], "summarise")
+history = read_json(snakemake.input.history)
 
 
 def records(files):
@@ -28,20 +29,20 @@ devices = list(by_device(snakemake.input.comparisons))
 write_json(
     snakemake.output[0],
     summary.build(
-        state=read_json(snakemake.input.states[-1]),
+        state=read_json(history["states"][-1]),
         decisions=[
             {part: read_json(Path(state).with_name(f"{part}.json")) for part in ("proposals", "population")}
-            for state in snakemake.input.states
+            for state in history["states"]
         ],
         screening=[
             read_json(Path(state).with_name(f"screening.{name}.json"))
-            for state in snakemake.input.states
+            for state in history["states"]
             for name in devices
         ],
-        train=records(snakemake.input.train),
-        export=records(snakemake.input.export),
+        train=records(history["train"]),
+        export=records(history["export"]),
         measured={
-            device: records(file for file in snakemake.input.measured if file.endswith(f".{device}.json"))
+            device: records(file for file in history["measured"] if file.endswith(f".{device}.json"))
             for device in devices
         },
         comparisons=by_device(snakemake.input.comparisons),

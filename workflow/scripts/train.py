@@ -1,16 +1,15 @@
 """Train one candidate.
 
 in:   its genotype, and the training and validation splits of the crop cache
-out:  weights of the best epoch and the training record; both say so when the training failed (the weights by being empty)
+out:  weights of the best epoch and the training record; both say so when the training failed (the weights are empty)
 """
 
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeloop.data.cache import open_split
-
 from edgeloop import log, training
+from edgeloop.data.cache import open_split
 from edgeloop.progress import progress
 from edgeloop.records import read_json, write_json
 

@@ -22,7 +22,7 @@ def identity(config: Mapping[str, Any], space: Path) -> dict[str, Any]:
 
 
 def check(generations: Path, config: Mapping[str, Any], space: Path) -> None:
-    """Raise OtherSearch when `generations` holds a search of another identity: a history cannot be half one, half another."""
+    """Raise OtherSearch when `generations` holds another search: no history is half one, half another."""
     first = generations / "000" / "proposals.json"
     if not first.exists():
         return
@@ -31,7 +31,7 @@ def check(generations: Path, config: Mapping[str, Any], space: Path) -> None:
     if changed:
         differences = ", ".join(f"{key}: {before[key]} then, {now[key]} now" for key in changed)
         raise OtherSearch(
-            f"{generations} holds a search that began differently ({differences}). Give the new search a folder of its own "
-            f"(snakemake --directory FOLDER ...), or start anew here: rm -r {generations}. What was trained and measured is "
-            "kept and used again."
+            f"{generations} holds a search that began differently ({differences}). Give the new search a folder of "
+            f"its own (snakemake --directory FOLDER ...), or start anew here: rm -r {generations}. What was trained "
+            "and measured is kept and used again."
         )
