@@ -13,6 +13,10 @@ if not workflow.overwrite_configfiles:
     configfile: Path(workflow.basedir) / "config" / "config.yaml"
 
 
+# One image for all rules, built from envs/edgeloop.def; used only with --software-deployment-method apptainer.
+container: "envs/edgeloop.sif"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/device.smk"
@@ -24,10 +28,6 @@ include: "workflow/rules/export.smk"
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/select.smk"
 include: "workflow/rules/conclude.smk"
-
-
-# One image for all rules, built from envs/edgeloop.def; used only with --software-deployment-method apptainer.
-container: "envs/edgeloop.sif"
 
 
 rule all:

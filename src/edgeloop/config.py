@@ -20,24 +20,26 @@ class ConfigError(ValueError):
 
 def complete(config: dict[str, Any], schema: Mapping[str, Any]) -> None:
     """Check `config` against its schema and fill in the defaults, in place. Raises ConfigError."""
-    _convert(config, schema)
+    _convert(config, schema, schema)
     problems = [_explain(error) for error in _validator(schema).iter_errors(config)]
     if problems:
         raise ConfigError(_listed(problems))
 
 
-def _convert(instance: Any, schema: Mapping[str, Any]) -> None:
-    """Make numbers of texts where numbers are due: Snakemake reads all that --config holds as text."""
-    if not isinstance(instance, dict):
-        return
-    for key, part in schema.get("properties", {}).items():
-        value = instance.get(key)
-        if isinstance(value, str) and part.get("type") in ("integer", "number", "boolean"):
-            try:
-                instance[key] = yaml.safe_load(value)
-            except yaml.YAMLError:
-                continue  # the check says what is wrong with it
-        _convert(instance.get(key), part)
+def _convert(instance: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
+    """`instance` with numbers for texts where numbers are due: Snakemake reads all that --config holds as text."""
+    schema = root["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    if isinstance(instance, dict):
+        others = schema.get("additionalProperties") or {}
+        for key in instance:
+            instance[key] = _convert(instance[key], schema.get("properties", {}).get(key, others), root)
+    kinds = {part.get("type") for part in (schema, *schema.get("oneOf", []))}
+    if isinstance(instance, str) and "string" not in kinds and kinds & {"integer", "number", "boolean"}:
+        try:
+            return yaml.safe_load(instance)
+        except yaml.YAMLError:
+            return instance  # the check says what is wrong with it
+    return instance
 
 
 def check(

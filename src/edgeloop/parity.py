@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 CLIPS = 256
-FEWEST_CLIPS = 4
+FEWEST_CLIPS = 2
 MAX_GMAC = 40
 """A slow network is checked on fewer clips: 40 GMAC take a core about a second."""
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeloop.records import Genotype, digest
+from edgeloop.records import Genotype
 from edgeloop.yamlfile import Where
 
 TRIES = 1000  # to draw what is not forbidden
@@ -78,12 +78,6 @@ class Space:
     name: str
     genes: dict[str, Gene]
     forbidden: tuple[dict[str, Any], ...]
-    declaration: Mapping[str, Any]
-
-    @property
-    def fingerprint(self) -> str:
-        """A digest of all that the space can draw."""
-        return digest(self.declaration)
 
     def sample(self, rng: np.random.Generator) -> Genotype:
         """Draw a genotype: every active gene from its own prior."""

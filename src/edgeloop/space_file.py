@@ -37,12 +37,7 @@ def load(
     file = yamlfile.load(path)
     reader = _Reader(file)
     declared = {gene.name: gene for gene in reader.genes(genes, training_genes)}
-    space = Space(
-        name=file.value["name"],
-        genes=declared,
-        forbidden=tuple(reader.forbidden(declared)),
-        declaration=file.value,
-    )
+    space = Space(name=file.value["name"], genes=declared, forbidden=tuple(reader.forbidden(declared)))
     _check_points(space, file, check)
     return space
 

@@ -30,9 +30,9 @@ def build(
 ) -> dict[str, Any]:
     """Everything in summary.json.
 
-    `baselines` gives the baselines' names by candidate id, `genotypes` their genotypes; `measured`
-    and `comparisons` are by device. The best candidate is the one of the lowest validation RMSE that meets every budget; None where no candidate does.
-    A figure that was not measured is None.
+    `baselines` gives the baselines' names by candidate id, `genotypes` their genotypes; `measured` and `comparisons`
+    are by device. The best candidate is the one of the lowest validation RMSE that meets every budget; None where no
+    candidate does. A figure that was not measured is None.
     """
     known = {name: entry["genotype"] for name, entry in state["candidates"].items()} | dict(genotypes)
 
@@ -172,7 +172,7 @@ def _networks(summary: Mapping[str, Any]) -> str:
         rows.append([f"{entry['candidate']}{' (best)' if number == 0 else ''}", *_cells(entry, device)])
     heads = ["", "family", "parameters", "MMAC", "val RMSE", "speed mm/s", "power W", "p50 ms", "p99 ms"]
     return f"On {device}:\n" + tabulate(
-        rows, heads, floatfmt=("", "", ",.0f", ",.1f", ".4f", ".0f", ".1f", ".4g", ".4g"), missingval="-"
+        rows, heads, intfmt=",", floatfmt=("", "", ",.0f", ",.1f", ".4f", ".0f", ".1f", ".4g", ".4g"), missingval="-"
     )
 
 

@@ -67,15 +67,13 @@ class Recipe(Checked):
 class Settings(Checked):
     """What the config says of training.
 
-    clips: how many training clips to use, None for all. val_batch_size: None takes the recipe's batch size,
-    so that a network that has the memory to train has the memory to be validated.
+    clips: how many training clips to use, None for all.
     """
 
     epochs: int = gene(minimum=1)
     clips: int | None = gene(None, minimum=2)
     threads: int = gene(1, minimum=1)
     device: str = gene("auto", choices=("auto", "cpu", "cuda"))
-    val_batch_size: int | None = gene(None, minimum=1)
     seed: int = gene(0, minimum=0)
 
 
@@ -159,7 +157,7 @@ def _fit(
     steps = clips // recipe.batch_size + (clips % recipe.batch_size > 1)
     schedule, each_step = make_schedule(optimizer, recipe, settings.epochs * steps)
     scaler = torch.amp.GradScaler("cuda", enabled=next(model.parameters()).is_cuda)
-    rng, val_batch_size = np.random.default_rng(seed), settings.val_batch_size or recipe.batch_size
+    rng = np.random.default_rng(seed)
     best: dict[str, Any] = {}
     weights: dict[str, Tensor] = {}
     train_rmse, in_training_s, start = 0.0, 0.0, time.perf_counter()
@@ -180,7 +178,8 @@ def _fit(
             schedule.step()
         in_training_s += time.perf_counter() - began
         train_rmse = math.sqrt(loss)
-        errors = evaluate(model, validation, frames=frames, batch_size=val_batch_size)
+        # In batches as in training: a network that has the memory to train has the memory to be validated.
+        errors = evaluate(model, validation, frames=frames, batch_size=recipe.batch_size)
         if not math.isfinite(errors["rmse"]):
             raise NotFiniteError(f"the validation error is {errors['rmse']} after epoch {epoch}")
         history.append({"epoch": epoch, "lr": lr, "train_loss": loss, "val_rmse": errors["rmse"]})

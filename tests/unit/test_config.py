@@ -93,7 +93,7 @@ WRONG = [
         "unknown key 'flickr' in 'dataset.simulate.parameters'; did you mean 'flicker'?",
     ),
     ("dataset/simulate/min_frames", 50, "'dataset.simulate.min_frames' is 50, above max_frames, 24"),
-    ("dataset/simulate/frame_px", 32, "'dataset.simulate.frame_px' is 32: expected at least 41"),
+    ("dataset/simulate/frame_px", 32, "'dataset.simulate.frame_px' is 32: expected at least 48"),
     (
         "dataset/split/test",
         {"objects": ["S009"]},
@@ -129,6 +129,15 @@ def test_a_path_that_does_not_exist_is_named(good):
         check(good)
     assert "'dataset.path': there is no C027.h5" in str(refusal.value)
     assert "config/config.yaml" not in str(refusal.value)
+
+
+def test_texts_from_the_command_line_count_as_the_numbers_that_they_are(good):
+    good["search"]["max_generations"] = "7"
+    good["training"]["clips"] = "100"
+    good["devices"]["this-machine"]["budget_ms"] = "0.5"
+    check(good)
+    assert good["search"]["max_generations"] == 7 and good["training"]["clips"] == 100
+    assert good["devices"]["this-machine"]["budget_ms"] == 0.5
 
 
 def test_every_problem_is_told_at_once(good):

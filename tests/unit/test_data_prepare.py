@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from edgeloop.data import raw
 from edgeloop.data.cache import open_split
 from edgeloop.data.prepare import brightest_pixel, clip_starts, lit_runs, prepare
 from edgeloop.data.simulate import PRESETS, write_object
+from edgeloop.progress import progress
 
 BY_LAYER = {"validation": {"share": 0.3, "by": "layer"}}
 
@@ -350,13 +352,16 @@ def test_a_validation_layer_without_clips_says_what_to_change(tmp_path):
 # The cache as a whole
 
 
+def test_progress_tells_of_every_layer(healthy, tmp_path, capfd):
+    run([healthy], tmp_path / "cache", progress=progress)
+    assert re.findall(r"prepare: layer (\d)/4", capfd.readouterr().err) == ["1", "2", "3", "4"]
+
+
 def test_the_record_describes_the_cache(healthy, tmp_path):
-    progress = []
-    record = run([healthy], tmp_path / "cache", progress=lambda *counts: progress.append(counts))
+    record = run([healthy], tmp_path / "cache")
     assert record == json.loads((tmp_path / "cache" / "cache.json").read_text())
     assert record["status"] == "ok" and record["target_scale"] == [900, 215]
     assert record["files"] == [{"name": "C001.h5", "size": healthy.stat().st_size}]
-    assert progress[-1] == (4, 4)
     parity, targets = (np.load(tmp_path / "cache" / f"{name}.npy") for name in ("parity", "parity_targets"))
     assert np.array_equal(parity, open_split(tmp_path / "cache", "validation").clips)  # fewer than 256: all of them
     assert np.array_equal(targets, open_split(tmp_path / "cache", "validation").targets)

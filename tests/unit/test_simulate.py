@@ -1,5 +1,6 @@
 """The simulator writes RAISE-LPBF objects, and the same ones for the same seed."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from edgeloop.data.simulate import PRESETS, write_object
+from edgeloop.progress import progress
 
 SIZES = {"layers": 3, "lines": 20, "frame_px": 48, "min_frames": 8, "max_frames": 20}
 
@@ -116,7 +118,8 @@ def test_sizes_that_make_no_sense_are_refused_and_nothing_is_written(tmp_path, s
     assert not list(tmp_path.iterdir())
 
 
-def test_progress_counts_every_line(tmp_path):
-    seen = []
-    write(tmp_path / "a.h5", progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (60, 60) and len(seen) == 60
+def test_progress_tells_of_every_layer_and_changes_no_byte(tmp_path, capfd):
+    write(tmp_path / "silent.h5")
+    write(tmp_path / "told.h5", progress=progress)
+    assert re.findall(r"simulate D01: layer (\d)/3", capfd.readouterr().err) == ["1", "2", "3"]
+    assert (tmp_path / "told.h5").read_bytes() == (tmp_path / "silent.h5").read_bytes()

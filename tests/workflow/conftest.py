@@ -21,7 +21,7 @@ class Run:
     """A folder with a search in it. `source` is the checkout whose workflow and packages are used."""
 
     folder: Path
-    source: Path = ROOT
+    source: Path
     config: dict = field(default_factory=lambda: yaml.safe_load(yaml.safe_dump(TINY)))
 
     def command(self, *arguments):
@@ -63,9 +63,38 @@ class Run:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
+def source(tmp_path_factory):
+    """A copy of the sources: a test may edit them (see `edited`) while others are as they are."""
+    folder = tmp_path_factory.mktemp("source")
+    for name in ("Snakefile", "config", "edge", "profiles", "src", "tests/configs", "workflow"):
+        origin, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if origin.is_dir():
+            shutil.copytree(origin, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(origin, target)
+    return folder
+
+
+@pytest.fixture
+def edited(source):
+    """Changes a file of the sources in a way that changes nothing of what it does; undone at the end of the test."""
+    originals = {}
+
+    def edit(name):
+        file = source / name
+        originals[file] = file.read_bytes()
+        file.write_bytes(originals[file] + b"\nEDITED_BY_A_TEST = True\n")
+
+    yield edit
+    for file, content in originals.items():
+        file.write_bytes(content)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, source):
     """A finished tiny search: its folder must not be changed."""
-    run = Run(tmp_path_factory.mktemp("finished"))
+    run = Run(tmp_path_factory.mktemp("finished"), source)
     run.output = run.snakemake()
     return run
 
@@ -74,15 +103,4 @@ def finished(tmp_path_factory):
 def copy(finished, tmp_path):
     """A copy of the finished search that a test may change."""
     shutil.copytree(finished.folder, tmp_path / "run", dirs_exist_ok=True)
-    return Run(tmp_path / "run")
-
-
-@pytest.fixture
-def source(tmp_path):
-    """A copy of the sources that a test may edit."""
-    folder = tmp_path / "source"
-    for name in ("Snakefile", "config", "edge", "profiles", "src", "tests/configs", "workflow"):
-        origin, target = ROOT / name, folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(origin, target) if origin.is_dir() else shutil.copy2(origin, target)
-    return folder
+    return Run(tmp_path / "run", finished.source)

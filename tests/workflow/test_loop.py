@@ -19,11 +19,6 @@ def read(run, name):
     return json.loads(run.path(name).read_text())
 
 
-def edit(file):
-    """A change of the code that changes nothing of what it does."""
-    file.write_text(file.read_text() + "\nEDITED_BY_A_TEST = True\n")
-
-
 def populations(run):
     return [
         json.loads(file.read_text())["candidates"] for file in sorted(run.path("generations").glob("*/population.json"))
@@ -98,9 +93,8 @@ def test_a_search_that_patience_has_stopped_goes_on_when_patience_is_raised(copy
     assert "Nothing to be done" in copy.snakemake()
 
 
-def test_editing_the_measuring_code_measures_again_and_trains_nothing(copy, source):
-    copy.source = source
-    edit(source / "edge/statistics.py")
+def test_editing_the_measuring_code_measures_again_and_trains_nothing(copy, edited):
+    edited("edge/statistics.py")
     before, decided = copy.contents("candidates/*/train.json"), populations(copy)
     executed = copy.executed(copy.snakemake())
     assert executed["measure"] == 6 and executed["enrol"] == 1 and executed["screen"] == 2
@@ -110,9 +104,8 @@ def test_editing_the_measuring_code_measures_again_and_trains_nothing(copy, sour
     assert "Nothing to be done" in copy.snakemake()
 
 
-def test_editing_a_training_module_trains_again_and_simulates_nothing(copy, source):
-    copy.source = source
-    edit(source / "src/edgeloop/training.py")
+def test_editing_a_training_module_trains_again_and_simulates_nothing(copy, edited):
+    edited("src/edgeloop/training.py")
     jobs = copy.jobs()
     assert jobs["train"] == jobs["export"] == jobs["measure"] == 6
     assert not {"simulate", "prepare", "propose", "sample"} & jobs.keys()
@@ -135,8 +128,8 @@ def test_the_same_candidate_trains_to_the_same_figures_to_the_last_bit(copy):
 def test_from_the_same_records_a_later_generation_is_decided_the_same_and_trains_nothing(copy):
     decided = populations(copy)
     screened = copy.contents("generations/001/screening.*.json")
-    (copy.path("generations/001/population.json")).unlink()
-    executed = copy.executed(copy.snakemake())
+    executed = copy.executed(copy.snakemake("all", "-R", "results/generations/001/population.json"))
+    assert executed["sample"] == 1
     assert populations(copy) == decided
     assert copy.contents("generations/001/screening.*.json") == screened
     assert not {"train", "export", "measure"} & executed.keys()
@@ -146,7 +139,7 @@ def test_another_seed_is_another_search_and_needs_another_folder(copy, tmp_path)
     copy.config["search"]["seed"] = 2
     refusal = copy.snakemake(fails=True)
     assert "seed: 1 then, 2 now" in refusal and "--directory" in refusal
-    other = Run(tmp_path / "other", config=copy.config)
+    other = Run(tmp_path / "other", copy.source, copy.config)
     other.folder.mkdir()
     other.snakemake("results/generations/000/proposals.json")
     first = records.read_json(other.path("generations/000/proposals.json"))["proposals"]
@@ -154,7 +147,7 @@ def test_another_seed_is_another_search_and_needs_another_folder(copy, tmp_path)
 
 
 def test_the_same_seed_proposes_the_same_first_generation_in_another_folder(finished, tmp_path):
-    other = Run(tmp_path)
+    other = Run(tmp_path, finished.source)
     other.snakemake("results/generations/000/proposals.json")
     name = "generations/000/proposals.json"
     assert read(other, name)["proposals"] == read(finished, name)["proposals"]
@@ -179,8 +172,8 @@ def test_the_rule_graph_is_drawn(finished):
     assert all(rule in graph for rule in ("propose", "screen", "sample", "compare"))
 
 
-def test_a_wrong_configuration_starts_no_job(tmp_path):
-    run = Run(tmp_path)
+def test_a_wrong_configuration_starts_no_job(tmp_path, source):
+    run = Run(tmp_path, source)
     run.config["search"]["generation_size"] = 40
     output = run.snakemake(fails=True)
     assert "'search.generation_size' is 40, more than 'screening.pool', 4" in output
@@ -214,8 +207,8 @@ def test_a_device_that_cannot_be_reached_is_an_error_that_names_it_and_no_candid
     assert not list(copy.path("candidates").glob("*/measure.jetson.json"))
 
 
-def test_killed_and_started_again_a_run_repeats_nothing_that_was_finished(tmp_path):
-    run = Run(tmp_path)
+def test_killed_and_started_again_a_run_repeats_nothing_that_was_finished(tmp_path, source):
+    run = Run(tmp_path, source)
     process = subprocess.Popen(
         run.command(), env=run.environment, cwd=run.source, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

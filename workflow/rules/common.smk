@@ -114,17 +114,32 @@ def screening_to_decide_from(wildcards):
     return ancient(files) if decided else files
 
 
-def candidate_records(stage, devices=None):
-    """An input function: the records of one stage for every candidate of a generation."""
-    pattern = "results/candidates/{candidate}/" + stage
+def generation_records(kind):
+    """An input function: the records of one kind for every candidate of a generation."""
     return lambda wildcards: expand(
-        pattern, candidate=population(wildcards.gen), device=devices or DEVICES
+        RECORDS[kind], candidate=population(wildcards.gen), device=DEVICES
     )
 
 
 # The end of the search carries in its name how long the search may be: Snakemake does not run a rule again because its
 # checkpoint has yet to be made, but it does make a file that is missing.
 HISTORY = f"results/history.{config['search']['max_generations']}.json"
+
+
+RECORDS = {
+    "train": "results/candidates/{candidate}/train.json",
+    "export": "results/candidates/{candidate}/export.json",
+    "models": "results/candidates/{candidate}/model.onnx",
+    "measured": "results/candidates/{candidate}/measure.{device}.json",
+}
+
+
+def records_of(candidates):
+    """All that the search knows of `candidates`, by kind."""
+    return {
+        kind: expand(pattern, candidate=candidates, device=DEVICES)
+        for kind, pattern in RECORDS.items()
+    }
 
 
 def search_history(wildcards):
@@ -137,17 +152,7 @@ def search_history(wildcards):
             break
         states.append(f"results/generations/{gen}/state.json")
         candidates.update(found)
-    everyone = sorted(candidates | BASELINES.keys())
-    records = "results/candidates/{candidate}/"
-    return {
-        "states": states,
-        "train": expand(records + "train.json", candidate=everyone),
-        "export": expand(records + "export.json", candidate=everyone),
-        "models": expand(records + "model.onnx", candidate=everyone),
-        "measured": expand(
-            records + "measure.{device}.json", candidate=everyone, device=DEVICES
-        ),
-    }
+    return {"states": states, **records_of(sorted(candidates - BASELINES.keys()))}
 
 
 def is_trained(wildcards):
@@ -159,13 +164,27 @@ def is_trained(wildcards):
 # ---------------------------------------------------------------- devices
 
 
+def all_cores(wildcards):
+    """Every core that there is."""
+    return workflow.cores
+
+
 def cores_of_device(wildcards):
     """This machine is measured with nothing else of ours running; a remote device leaves the cores here free."""
     return (
-        workflow.cores
+        all_cores(wildcards)
         if config["devices"][wildcards.device]["transport"] == "local"
         else 1
     )
+
+
+def way_to_device(wildcards):
+    """The device's entry without its budget: another budget is no reason to measure again."""
+    return {
+        key: value
+        for key, value in config["devices"][wildcards.device].items()
+        if key != "budget_ms"
+    }
 
 
 def budgets_ms():

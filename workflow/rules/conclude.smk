@@ -4,10 +4,14 @@
 rule conclude:
     input:
         unpack(search_history),
+        # Asked for on their own, so that they are trained and measured while the search is still busy elsewhere.
+        baselines=[file for files in records_of(BASELINES).values() for file in files],
     output:
         HISTORY,
     log:
         "logs/conclude.log",
+    params:
+        baselines=records_of(BASELINES),
     script:
         "../scripts/conclude.py"
 
@@ -26,7 +30,7 @@ rule compare:
     resources:
         edge=1,
     params:
-        device=lambda wildcards: config["devices"][wildcards.device],
+        device=way_to_device,
         timing=config["measurement"],
         code=code("edge"),
     script:

@@ -12,7 +12,7 @@ rule enrol:
     resources:
         edge=1,
     params:
-        device=lambda wildcards: config["devices"][wildcards.device],
+        device=way_to_device,
         code=code("edge"),
     script:
         "../scripts/enrol.py"

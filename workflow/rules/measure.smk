@@ -18,7 +18,7 @@ rule measure:
     resources:
         edge=1,
     params:
-        device=lambda wildcards: config["devices"][wildcards.device],
+        device=way_to_device,
         timing=config["measurement"],
         tolerance=config["parity"]["tolerance"],
         code=code("edge", "edgeloop.parity"),

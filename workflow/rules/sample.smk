@@ -20,6 +20,8 @@ checkpoint sample:
 rule baseline:
     output:
         "results/candidates/{candidate}/genotype.json",
+    log:
+        "logs/baseline/{candidate}.log",
     wildcard_constraints:
         candidate="|".join(BASELINES) or "none",
     params:

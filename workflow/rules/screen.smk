@@ -10,7 +10,7 @@ rule draft:
         "logs/draft/{gen}.log",
     benchmark:
         "results/benchmarks/draft/{gen}.tsv"
-    threads: workflow.cores
+    threads: all_cores
     script:
         "../scripts/draft.py"
 
@@ -30,7 +30,7 @@ rule screen:
     resources:
         edge=1,
     params:
-        device=lambda wildcards: config["devices"][wildcards.device],
+        device=way_to_device,
         timing=config["measurement"],
         code=code("edge"),
     script:

@@ -8,9 +8,9 @@ rule select:
         screening=expand(
             "results/generations/{{gen}}/screening.{device}.json", device=DEVICES
         ),
-        train=candidate_records("train.json"),
-        export=candidate_records("export.json"),
-        measured=candidate_records("measure.{device}.json"),
+        train=generation_records("train"),
+        export=generation_records("export"),
+        measured=generation_records("measured"),
         predictors="results/predictors.json",
     output:
         "results/generations/{gen}/state.json",

@@ -7,11 +7,13 @@ out:  genotype.json
 from typing import TYPE_CHECKING
 
 from edgeloop import config as configuration
+from edgeloop import log
 from edgeloop.records import SCHEMA_VERSION, candidate_id, write_json
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
+logger = log.start(snakemake.log[0], "baseline")
 genotype = configuration.baseline_genotype(snakemake.params.baseline)
 write_json(
     snakemake.output[0],

@@ -13,6 +13,6 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 logger = log.start(snakemake.log[0], "conclude")
-kinds = ("states", "train", "export", "models", "measured")
-write_json(snakemake.output[0], ok(**{kind: list(snakemake.input.get(kind)) for kind in kinds}))
+records = {kind: [*snakemake.input.get(kind, []), *baselines] for kind, baselines in snakemake.params.baselines.items()}
+write_json(snakemake.output[0], ok(states=list(snakemake.input.states), **records))
 logger.debug("%d generations", len(snakemake.input.states))

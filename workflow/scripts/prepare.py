@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgeloop import log
 from edgeloop.data.prepare import prepare
+from edgeloop.progress import progress
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -24,6 +25,7 @@ record = prepare(
     clips_per_line=snakemake.params.clips_per_line,
     split={part: split[part] for part in ("validation", "test")},
     seed=split["seed"],
+    progress=progress,
 )
 for part, counts in record["splits"].items():
     logger.info("%s: %d clips of %d scan lines in %d layers", part, counts["clips"], counts["lines"], counts["layers"])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgeloop import log
 from edgeloop.data.simulate import PRESETS, write_object
+from edgeloop.progress import progress
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -26,6 +27,7 @@ record = write_object(
     min_frames=settings["min_frames"],
     max_frames=settings["max_frames"],
     simulation=replace(PRESETS[settings["preset"]], **settings["parameters"]),
+    progress=progress,
 )
 logger.debug("%s", record)
 logger.info(

@@ -22,9 +22,6 @@ from edgeloop.data.split import assign
 PARITY_CLIPS = 256
 INDEX_COLUMNS = ("object", "layer", "line", "clip", "start_frame", "row", "column")
 
-Progress = Callable[[int, int], None]
-"""Called with (done, total), in layers."""
-
 
 def lit_runs(lit: np.ndarray) -> list[tuple[int, int]]:
     """(start, end) of each stretch of True in `lit` [n]."""
@@ -157,7 +154,7 @@ def _usable(
         yield line, starts, row, column
 
 
-def _parity(stack: ExitStack, folder: Path, writer: _SplitWriter, clip_shape: tuple[int, ...]) -> None:
+def _parity(stack: ExitStack, folder: Path, writer: _SplitWriter) -> None:
     """Write the clips that devices are checked with: evenly spread over the validation split."""
     clips = np.load(writer.clips_path, mmap_mode="r")
     count = min(PARITY_CLIPS, len(clips))
@@ -209,7 +206,7 @@ def prepare(
     clips_per_line: int,
     split: Mapping[str, Any],
     seed: int,
-    progress: Progress | None = None,
+    progress: Callable[..., Iterator[raw.Layer]] | None = None,
 ) -> dict[str, Any]:
     """Build the crop cache in `folder` from the raw RAISE-LPBF `files`; returns the record that it writes as
     cache.json.
@@ -219,7 +216,8 @@ def prepare(
     the frame are left out. `split` is ``{"test": rule, "validation": rule}`` with a rule ``{"objects":
     [...]}`` or ``{"share": 0.2, "by": "object" | "layer"}``. Memory is bounded by a block of frames, not by
     the files. For each split the folder gets `{split}.clips.npy`, `{split}.targets.npy`, `{split}.index.csv`;
-    besides parity.npy and parity_targets.npy, evenly spread over validation.
+    besides parity.npy and parity_targets.npy, evenly spread over validation. `progress` is
+    `edgeloop.progress.progress`, which then tells of the layers as they are read, or None for silence.
 
     Raises ValueError when no clip at all can be had, when training or validation would be empty, and when the
     split names objects that are in no file; the message says which files and why. Every lesser trouble is
@@ -247,8 +245,10 @@ def prepare(
     clip_shape = (frames, pixels, pixels)
     with ExitStack() as stack:
         writers = {name: _SplitWriter(stack, folder, name, clip_shape) for name in SPLITS}
-        done = 0
-        for path, group in groupby(layers, key=lambda layer: layer.file):
+        layers_left: Iterator[raw.Layer] = iter(layers)
+        if progress is not None:
+            layers_left = progress(layers_left, total=len(layers), label="prepare", unit="layer")
+        for path, group in groupby(layers_left, key=lambda layer: layer.file):
             with h5py.File(path, "r") as file:
                 for layer in group:
                     writer = writers[splits[layer.object, layer.name]]
@@ -256,12 +256,9 @@ def prepare(
                         file, layer, (frames, pixels), lit_threshold, clips_per_line, problems
                     ):
                         writer.add(layer, line, starts, row, column)
-                    done += 1
-                    if progress is not None:
-                        progress(done, len(layers))
         _check_filled(writers, names, problems)
         digests = {name: writer.finish() for name, writer in writers.items()}
-        _parity(stack, folder, writers["validation"], clip_shape)
+        _parity(stack, folder, writers["validation"])
         record = records.ok(
             source=source,
             frames=frames,

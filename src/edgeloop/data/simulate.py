@@ -2,7 +2,7 @@
 have written them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,6 @@ from edgeloop.data import meltpool
 
 LAYOUT_VERSION = "1.1"
 SMALLEST_FRAME_PX = 48  # a 41 px crop and the wander of the pool have to fit
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total)."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +209,6 @@ def _write_layer(
     lines: int,
     frame_counts: tuple[int, int],
     rng: np.random.Generator,
-    line_done: Callable[[], None],
 ) -> tuple[int, int]:
     """Write one layer; returns (lines with frames, frames)."""
     drawn = _draw_lines(simulation, layer_number, lines, rng)
@@ -254,7 +250,6 @@ def _write_layer(
         if start:
             frames[written : written + start] = buffer
             written += start
-        line_done()
     return int(seen.sum()), total
 
 
@@ -269,7 +264,7 @@ def write_object(
     min_frames: int,
     max_frames: int,
     simulation: Simulation,
-    progress: Progress | None = None,
+    progress: Callable[..., Iterator[int]] | None = None,
 ) -> dict[str, Any]:
     """Write one printed object to the HDF5 file `path`, in the layout 1.1 of RAISE-LPBF; returns its record.
 
@@ -277,7 +272,8 @@ def write_object(
     [N] and `laser_params` float64 [lines, 2] = [speed mm/s, power W]; row i of `laser_params` belongs to the
     frames whose `scan_line_index` is i. A line has `min_frames` to `max_frames` lit frames, in one or several
     runs, and dark frames around them. Layer numbers and line numbers have gaps. The same arguments give the
-    same file, byte for byte; one thread does the work. `progress` counts lines.
+    same file, byte for byte; one thread does the work. `progress` is
+    `edgeloop.progress.progress`, which then tells of the layers as they are written, or None for silence.
 
     Raises ValueError for sizes that make no sense.
     """
@@ -285,25 +281,18 @@ def write_object(
     identity = [seed, *name.encode()]
     rng = np.random.default_rng(identity)
     studio = meltpool.studio(frame_px, simulation.optics, simulation.diffusivity_m2_s, rng)
-    numbers = _layer_numbers(layers, simulation.missing_layers, rng)
-    done = lines_seen = frames = 0
-
-    def line_done() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, layers * lines)
-
+    numbers: Iterator[int] = iter(_layer_numbers(layers, simulation.missing_layers, rng).tolist())
+    if progress is not None:
+        numbers = progress(numbers, total=layers, label=f"simulate {name}", unit="layer")
+    lines_seen = frames = 0
     with records.atomic(path) as temporary, h5py.File(temporary, "w", libver=("v108", "v110")) as file:
         file.attrs["layout"] = f"RAISE-LPBF {LAYOUT_VERSION}"
         file.attrs["object"] = name
         file.attrs["origin"] = "simulated by edgeloop"
         for number in numbers:
-            layer_rng = np.random.default_rng([*identity, 0, int(number)])
+            layer_rng = np.random.default_rng([*identity, 0, number])
             group = file.create_group(f"layer{number:04d}", track_order=False)
-            counts = _write_layer(
-                group, studio, simulation, int(number), lines, (min_frames, max_frames), layer_rng, line_done
-            )
+            counts = _write_layer(group, studio, simulation, number, lines, (min_frames, max_frames), layer_rng)
             lines_seen += counts[0]
             frames += counts[1]
     return records.ok(
