@@ -9,7 +9,7 @@ demo: .venv/ready
 	$(BIN)/snakemake --cores $(CORES) --quiet rules reason
 
 test: .venv/ready-test lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(CORES) --dist loadgroup
 
 lint: .venv/ready-test
 	$(BIN)/ruff check .

@@ -117,7 +117,7 @@ def _search(
     if state["stop"]:
         stopped = "patience"
     else:
-        stopped = "max_generations" if state["generation"] + 1 >= search["max_generations"] else "no_feasible_proposal"
+        stopped = "max_generations" if state["generation"] + 1 >= search["max_generations"] else "no_more_proposals"
     return {
         "strategy": search["strategy"],
         "seed": search["seed"],
@@ -195,19 +195,24 @@ def _verdicts(summary: Mapping[str, Any]) -> list[str]:
         return ["No trained candidate meets the budgets."]
     lines = []
     for name, against in best["against"].items():
-        times = [
-            f"{times:,.1f}x faster on {device}" for device, times in against["speedup"].items() if times is not None
+        found = [
+            f"{_ratio(speedup, 'faster', 'slower')} on {device}"
+            for device, speedup in against["speedup"].items()
+            if speedup is not None
         ]
         gain = against["quality_gain"]
-        times.append("its quality is unknown, it was measured for latency only" if gain is None else _compared(gain))
-        lines.append(f"best against {name}: {'; '.join(times)}")
+        unknown = "its quality is unknown, it was measured for latency only"
+        found.append(unknown if gain is None else f"RMSE {_ratio(gain, 'lower', 'higher')}")
+        lines.append(f"best against {name}: {'; '.join(found)}")
     for name, value in summary["predictors"].items():
-        lines.append(f"best against predicting by {name}: {_compared(value['val_rmse'] / best['val_rmse'])}")
+        gain = value["val_rmse"] / best["val_rmse"]
+        lines.append(f"best against predicting by {name}: RMSE {_ratio(gain, 'lower', 'higher')}")
     return ["\n".join(lines)]
 
 
-def _compared(gain: float) -> str:
-    return f"RMSE {gain:.2f}x lower" if gain >= 1 else f"RMSE {1 / gain:.2f}x higher"
+def _ratio(value: float, above: str, below: str) -> str:
+    times, word = (value, above) if value >= 1 else (1 / value, below)
+    return f"{times:,.0f}x {word}" if times >= 100 else f"{times:.2f}x {word}"
 
 
 def _account(summary: Mapping[str, Any]) -> str:

@@ -13,30 +13,50 @@ from edgeloop.search import decide, identity, pareto, state
 from edgeloop.search.registry import STRATEGIES
 
 ROOT = Path(__file__).parents[2]
-BUDGETS = {"bench": 0.2}
+BUDGETS = {"bench": 0.5}
 SIZE = 6
 
 
+SPACE = """
+name: made-up
+training: {lr: {log_uniform: [1.0e-3, 1.0e-1]}}
+families:
+  conv2d:
+    widths: [[4], [8], [12], [16], [24], [32], [48]]
+    frames: [1, 2, 4, 6, 8, 12, 16]
+    pixels: [17, 21, 25, 29, 33, 37, 41]
+    kernel: [1, 3, 5, 7]
+    stem_stride: [1, 2, 3, 4]
+    activation: [relu, leaky_relu, hard_swish, silu]
+"""
+
+
 @pytest.fixture(scope="module")
-def space():
-    return config.load_space(ROOT / "config/spaces/demo.yaml")
+def space(tmp_path_factory):
+    file = tmp_path_factory.mktemp("space") / "space.yaml"
+    file.write_text(SPACE)
+    return config.load_space(file)
 
 
 def latency_ms(genotype):
-    """A made-up device on which wide networks are slow; some exceed the budget of 0.2 ms."""
-    return 0.02 * sum(genotype["architecture"]["widths"]) / 8 * genotype["architecture"]["frames"] / 4
+    """A made-up device: it does so many multiplications per second; about half of the space exceeds the budget."""
+    architecture = genotype["architecture"]
+    area = (architecture["pixels"] / architecture["stem_stride"]) ** 2
+    return 1e-6 * architecture["widths"][0] * architecture["frames"] * area * architecture["kernel"] ** 2
 
 
 def rmse(genotype):
-    """A made-up trainer: several genes matter, one by one."""
+    """A made-up trainer: every gene matters, and nearly by itself."""
     architecture = genotype["architecture"]
     return (
         0.4
-        - 0.001 * sum(architecture["widths"])
-        - 0.002 * architecture["frames"]
-        - 0.03 * (architecture["family"] == "conv2d")
-        - 0.02 * (architecture["stem_stride"] == 2)
-        + 20 * abs(genotype["training"]["lr"] - 0.004)
+        - 0.02 * np.log2(architecture["widths"][0])
+        - 0.02 * np.log2(architecture["frames"])
+        - 0.001 * architecture["pixels"]
+        + 0.02 * abs(architecture["kernel"] - 5)
+        + 0.02 * abs(architecture["stem_stride"] - 2)
+        - 0.03 * (architecture["activation"] == "silu")
+        + 0.05 * abs(np.log10(genotype["training"]["lr"] / 0.01))
     )
 
 
@@ -187,7 +207,7 @@ def test_a_candidate_over_budget_is_never_on_the_front(space):
 
 def test_a_larger_budget_admits_more_without_training_anything(space):
     chosen = propose(space, state.empty(), count=20)
-    narrow, wide = (advance(state.empty(), chosen, budgets={"bench": budget}) for budget in (0.1, 10.0))
+    narrow, wide = (advance(state.empty(), chosen, budgets={"bench": budget}) for budget in (0.1, 100.0))
     admitted = [sum(entry["feasible"] for entry in after["candidates"].values()) for after in (narrow, wide)]
     assert admitted[0] < admitted[1] == 20
 

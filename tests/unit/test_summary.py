@@ -125,7 +125,7 @@ def test_overhead_is_the_time_in_which_nothing_of_the_search_was_under_way(run):
 
 @pytest.mark.parametrize(
     ("stop", "max_generations", "stopped"),
-    [(True, 2, "patience"), (False, 2, "max_generations"), (False, 5, "no_feasible_proposal")],
+    [(True, 2, "patience"), (False, 2, "max_generations"), (False, 5, "no_more_proposals")],
 )
 def test_why_the_search_ended_is_told(run, stop, max_generations, stopped):
     run["state"]["stop"], run["search"]["max_generations"] = stop, max_generations

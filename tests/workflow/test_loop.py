@@ -183,7 +183,7 @@ def test_a_wrong_configuration_starts_no_job(tmp_path, source):
 def test_candidates_that_diverge_are_failed_records_and_the_search_goes_on(copy):
     space = copy.folder / "space.yaml"
     space.write_text(
-        "name: diverging\ntraining: {lr: [1.0e+9, 2.0e+9, 3.0e+9], optimizer: adam}\n"
+        "name: diverging\ntraining: {lr: [1.0e+37, 2.0e+37, 3.0e+37], optimizer: adam}\n"
         "families: {conv2d: {widths: [[4]], activation: relu}}\n"
     )
     shutil.rmtree(copy.path("generations"))
@@ -201,10 +201,24 @@ def test_candidates_that_diverge_are_failed_records_and_the_search_goes_on(copy)
 
 
 def test_a_device_that_cannot_be_reached_is_an_error_that_names_it_and_no_candidates_failure(copy):
-    copy.config["devices"]["jetson"] = {"transport": "ssh", "host": "127.0.0.1", "port": 1, "budget_ms": 1}
+    known_hosts = copy.folder / "known_hosts"
+    known_hosts.touch()
+    jetson = {"transport": "ssh", "host": "127.0.0.1", "port": 1, "known_hosts": str(known_hosts), "budget_ms": 1}
+    copy.config["devices"]["jetson"] = jetson
     output = copy.snakemake(fails=True)
     assert "jetson" in output and "refused" in output
     assert not list(copy.path("candidates").glob("*/measure.jetson.json"))
+
+
+def test_a_device_that_is_added_is_measured_on_and_nothing_is_trained_or_decided_again(copy):
+    trained, decided = copy.contents("candidates/*/train.json"), populations(copy)
+    copy.config["devices"]["second"] = {"transport": "local", "budget_ms": 1000}
+    executed = copy.executed(copy.snakemake())
+    assert executed["measure"] == 6 and executed["enrol"] == 1
+    assert not {"train", "export", "propose", "sample"} & executed.keys()
+    assert copy.contents("candidates/*/train.json") == trained and populations(copy) == decided
+    assert set(read(copy, "summary.json")["best"]["device"]) == {"this-machine", "second"}
+    assert "Nothing to be done" in copy.snakemake()
 
 
 def test_killed_and_started_again_a_run_repeats_nothing_that_was_finished(tmp_path, source):
