@@ -149,7 +149,7 @@ def test_the_table_has_a_line_for_each_network_and_the_verdict_on_the_best(run):
     lines = {line.split("  ")[0]: line for line in table.splitlines()}
     assert {"predict by mean", "predict by ridge", "by-hand", "latency-only", f"{BEST} (best)", FAST} <= set(lines)
     assert "28,000,000" in lines["latency-only"] and " - " in lines["latency-only"]
-    assert "best against by-hand: 4.0x faster on bench; RMSE 3.00x lower" in table
+    assert "best against by-hand: 4.00x faster on bench; RMSE 3.00x lower" in table
     assert "best against latency-only: its quality is unknown, it was measured for latency only" in table
     assert "best against predicting by ridge: RMSE 1.50x lower" in table
     assert "14 proposed, 4 screened, 4 trained, 1 failed, 1 trained over budget" in table
