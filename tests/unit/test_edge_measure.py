@@ -81,11 +81,14 @@ def children(pid: int) -> list[int]:
 
 
 def kill_the_model(number: int) -> threading.Thread:
-    """Send `number` to the process that times a model on this machine, once there is one."""
+    """Send `number` to the process that times a model on this machine, once there is one. This process may have other
+    children: an sshd of other tests, say."""
+    bootstrap = wire.BOOTSTRAP.read_bytes()
 
     def work() -> None:
         for _ in range(400):
-            for runner in children(os.getpid()):
+            runners = [pid for pid in children(os.getpid()) if bootstrap in Path(f"/proc/{pid}/cmdline").read_bytes()]
+            for runner in runners:
                 for model in children(runner):
                     time.sleep(0.2)
                     os.kill(model, number)
