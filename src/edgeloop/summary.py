@@ -8,7 +8,8 @@ from tabulate import tabulate
 from edgeloop.records import SCHEMA_VERSION, Genotype
 
 QUALITY = ("val_rmse", "val_rmse_speed_mm_s", "val_rmse_power_w")
-DEVICE = ("latency_ms", "latency_p50_ms", "latency_p99_ms", "rmse", "rmse_pytorch", "peak_memory_mb")
+LATENCY = ("latency_ms", "latency_p50_ms", "latency_p99_ms")
+DEVICE = (*LATENCY, "rmse", "rmse_pytorch", "peak_memory_mb")
 Records = Mapping[str, Mapping[str, Any]]
 
 
@@ -36,8 +37,13 @@ def build(
     """
     known = {name: entry["genotype"] for name, entry in state["candidates"].items()} | dict(genotypes)
 
+    def side_by_side(device: str, name: str) -> dict[str, Any]:
+        # Latencies of one session for all that is shown together: a machine has slower and faster hours.
+        compared = comparisons.get(device, {"candidates": {}})["candidates"].get(name, {})
+        return {**measured[device][name], **{figure: compared[figure] for figure in LATENCY if figure in compared}}
+
     def entry(name: str) -> dict[str, Any]:
-        return _entry(name, known[name], train[name], {device: records[name] for device, records in measured.items()})
+        return _entry(name, known[name], train[name], {device: side_by_side(device, name) for device in measured})
 
     shown = {baselines[name]: entry(name) for name in baselines}
     front = [

@@ -159,3 +159,11 @@ def test_the_table_has_a_line_for_each_network_and_the_verdict_on_the_best(run):
 def test_a_best_that_is_worse_than_a_simple_predictor_is_called_so(run):
     run["predictors"]["ridge"]["val_rmse"] = 0.05
     assert "best against predicting by ridge: RMSE 2.00x higher" in summary.table(summary.build(**run))
+
+
+def test_the_latencies_shown_together_are_those_of_the_session_that_compared_them(run):
+    before = summary.build(**run)["best"]["device"]["bench"]
+    run["comparisons"]["bench"]["candidates"][BEST]["latency_p50_ms"] = 0.123
+    after = summary.build(**run)["best"]["device"]["bench"]
+    assert before["latency_p50_ms"] != 0.123
+    assert after == before | {"latency_p50_ms": 0.123}
