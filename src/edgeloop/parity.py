@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from edgeloop.rmse import rmse
+
 CLIPS = 256
 FEWEST_CLIPS = 2
 MAX_GMAC = 40
@@ -46,10 +48,6 @@ def compare(outputs: np.ndarray, expected: np.ndarray, targets: np.ndarray) -> d
     return {
         "parity_clips": len(outputs),
         "parity_max_abs_difference": float(np.abs(outputs - expected).max()),
-        "rmse": _rmse(outputs, targets),
-        "rmse_pytorch": _rmse(expected, targets),
+        "rmse": rmse(outputs, targets)["rmse"],
+        "rmse_pytorch": rmse(expected, targets)["rmse"],
     }
-
-
-def _rmse(values: np.ndarray, targets: np.ndarray) -> float:
-    return float(np.sqrt(np.mean((values - targets) ** 2)))

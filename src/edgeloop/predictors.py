@@ -12,7 +12,8 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler
 
-from edgeloop.data.cache import TARGET_SCALE, Split
+from edgeloop.data.cache import Split
+from edgeloop.rmse import rmse
 
 THRESHOLDS = (12, 25, 50, 100, 150, 200, 250)
 PERCENTILES = (50, 75, 90, 95, 98)
@@ -76,12 +77,8 @@ def features(clips: np.ndarray) -> np.ndarray:
 
 
 def _figures(predicted: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    squared = ((predicted - targets) ** 2).mean(0)
-    return {
-        "val_rmse": float(np.sqrt(squared.mean())),
-        "val_rmse_speed_mm_s": float(np.sqrt(squared[0]) * TARGET_SCALE[0]),
-        "val_rmse_power_w": float(np.sqrt(squared[1]) * TARGET_SCALE[1]),
-    }
+    errors = rmse(predicted, targets)
+    return {f"val_{name}": errors[name] for name in ("rmse", "rmse_speed_mm_s", "rmse_power_w")}
 
 
 def _bounded(standardised: np.ndarray) -> np.ndarray:

@@ -114,13 +114,6 @@ def screening_to_decide_from(wildcards):
     return ancient(files) if decided else files
 
 
-def generation_records(kind):
-    """An input function: the records of one kind for every candidate of a generation."""
-    return lambda wildcards: expand(
-        RECORDS[kind], candidate=population(wildcards.gen), device=DEVICES
-    )
-
-
 # The end of the search carries in its name how long the search may be: Snakemake does not run a rule again because its
 # checkpoint has yet to be made, but it does make a file that is missing.
 HISTORY = f"results/history.{config['search']['max_generations']}.json"
@@ -140,6 +133,11 @@ def records_of(candidates):
         kind: expand(pattern, candidate=candidates, device=DEVICES)
         for kind, pattern in RECORDS.items()
     }
+
+
+def generation_records(kind):
+    """An input function: the records of one kind for every candidate of a generation."""
+    return lambda wildcards: records_of(population(wildcards.gen))[kind]
 
 
 def search_history(wildcards):

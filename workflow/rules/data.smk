@@ -33,7 +33,12 @@ rule prepare:
         lit_threshold=config["dataset"]["lit_threshold"],
         clips_per_line=config["dataset"]["clips_per_line"],
         split=config["dataset"]["split"],
-        code=code("edgeloop.data.prepare", "edgeloop.data.raw"),
+        code=code(
+            "edgeloop.data.prepare",
+            "edgeloop.data.raw",
+            "edgeloop.data.split",
+            "edgeloop.data.cache",
+        ),
     script:
         "../scripts/prepare.py"
 
@@ -49,6 +54,6 @@ rule predict:
     benchmark:
         "results/benchmarks/predict.tsv"
     params:
-        code=code("edgeloop.predictors"),
+        code=code("edgeloop.predictors", "edgeloop.rmse"),
     script:
         "../scripts/predict.py"

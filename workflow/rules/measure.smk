@@ -21,6 +21,6 @@ rule measure:
         device=way_to_device,
         timing=config["measurement"],
         tolerance=config["parity"]["tolerance"],
-        code=code("edge", "edgeloop.parity"),
+        code=code("edge", "edgeloop.parity", "edgeloop.rmse"),
     script:
         "../scripts/measure.py"

@@ -21,6 +21,7 @@ rule train:
         code=code(
             "edgeloop.training",
             "edgeloop.evaluation",
+            "edgeloop.rmse",
             "edgeloop.compute",
             "edgeloop.models",
             "edgeloop.data.cache",

@@ -18,8 +18,8 @@ from edgeloop import records
 from edgeloop.data import raw
 from edgeloop.data.cache import SPLITS, TARGET_SCALE
 from edgeloop.data.split import assign
+from edgeloop.parity import CLIPS as PARITY_CLIPS
 
-PARITY_CLIPS = 256
 INDEX_COLUMNS = ("object", "layer", "line", "clip", "start_frame", "row", "column")
 
 
