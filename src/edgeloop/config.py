@@ -1,7 +1,7 @@
 """Checking a run's configuration before any job starts: every problem at once, each in a line saying what to do."""
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -44,14 +44,18 @@ def _convert(instance: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) 
 
 def check(
     config: Mapping[str, Any],
-    locate: Callable[[str], Path | None],
+    folders: Sequence[Path],
     check_device: Callable[[str, Mapping[str, Any]], Any],
 ) -> None:
     """Check what concerns several keys, or the world outside the file, of a completed `config`.
 
-    `locate` finds the file that a path in the config means, None where there is none; `check_device` raises ValueError
-    for a device entry that cannot be used. Raises ConfigError.
+    Paths in the config are seen from the first of `folders` from which they lead to something; `check_device` raises
+    ValueError for a device entry that cannot be used. Raises ConfigError. Imports PyTorch.
     """
+
+    def locate(path: str) -> Path | None:
+        return find(path, *folders)
+
     problems = [
         *_dataset(config["dataset"], locate),
         *_search(config),

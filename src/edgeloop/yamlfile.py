@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.constructor import SafeConstructor
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast: every job reads the schema
 
 Where = tuple[str | int, ...]
 """The path of keys and list positions that leads to a value."""
@@ -38,8 +41,8 @@ def load(path: str | Path) -> YamlFile:
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}).") from error
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        value = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=LOADER)
+        value = yaml.load(text, Loader=LOADER)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     return YamlFile(path, value, dict(_lines(node, (), path)) if node else {})
@@ -53,7 +56,7 @@ def _lines(node: yaml.Node, where: Where, path: Path) -> Iterator[tuple[Where, i
     elif isinstance(node, yaml.MappingNode):
         seen = set()
         for key, item in node.value:
-            name = yaml.safe_load(yaml.serialize(key))
+            name = SafeConstructor().construct_object(key, deep=True)
             if name in seen:  # YAML itself silently keeps the last one
                 raise ValueError(f"{path}, line {key.start_mark.line + 1}: the key '{name}' stands twice.")
             seen.add(name)

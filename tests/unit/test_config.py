@@ -15,7 +15,7 @@ SCHEMA = yamlfile.load(ROOT / "workflow/schemas/config.schema.yaml").value
 
 def check(config):
     configuration.complete(config, SCHEMA)
-    configuration.check(config, lambda path: configuration.find(path, ROOT), Device.from_config)
+    configuration.check(config, [ROOT], Device.from_config)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.ndimage import uniform_filter
 
 BOILING_K = 3100.0  # about that of a steel: evaporation hardly lets the surface grow hotter
 SECOND_RADIATION_UM_K = 14388.0  # second radiation constant h c / k
@@ -119,6 +118,8 @@ def eagar_tsai(extent_px: int, pixel_um: float, spot_sigma_um: float, diffusivit
 
 def studio(frame_px: int, optics: Optics, diffusivity_m2_s: float, rng: np.random.Generator) -> Studio:
     """Prepare the tables for frames of `frame_px` x `frame_px` pixels; `rng` draws the texture and the noise."""
+    from scipy.ndimage import uniform_filter  # late, see simulate._ar1
+
     table, origin = eagar_tsai(frame_px, optics.pixel_um, optics.spot_sigma_um, diffusivity_m2_s)
     period = 2 * TEXTURE_PERIOD_PX
     fine = uniform_filter(rng.standard_normal((period, period), np.float32), 6, mode="wrap")
