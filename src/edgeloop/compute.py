@@ -1,4 +1,4 @@
-"""Where PyTorch computes, and how to make it compute the same twice."""
+"""Where PyTorch computes, in how many processes, and how to make it compute the same twice."""
 
 import hashlib
 import os
@@ -6,8 +6,51 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Alone:
+    """The one process of a training that needs no others: all of each batch is its own.
+
+    `edgeloop.distributed.Team` has the same methods for several processes, of which each computes its part
+    and all come to the same figures. Batches and splits are counted in clips.
+    """
+
+    rank, size = 0, 1
+
+    def part(self, rows: int) -> slice:
+        """The rows of this process, of `rows` that the processes share."""
+        return slice(0, rows)
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The module to call in training, whose parameters and `layout` are those of `model`."""
+        return model
+
+    def loss(self, outputs: Tensor, targets: Tensor, rows: int) -> Tensor:
+        """The scalar whose mean over the processes is the mean squared error of the batch of `rows`.
+
+        outputs, targets: float32 [part of the batch, 2].
+        """
+        return functional.mse_loss(outputs, targets)
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of `value` over the processes."""
+        return value
+
+    def gather(self, own: np.ndarray, rows: int) -> np.ndarray:
+        """float32 [rows, ...] of which `own` are the rows of this process."""
+        return own
+
+    def abandon(self, record: dict[str, Any]) -> None:
+        """This process ends its training with `record` while the others wait for it: nobody, here."""
+
+
+ALONE = Alone()
 
 
 def pick_device(name: str) -> torch.device:

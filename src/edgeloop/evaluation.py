@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgeloop.compute import ALONE, Alone
 from edgeloop.data.cache import Split, batches
 from edgeloop.rmse import rmse
 
@@ -20,9 +21,13 @@ def predict(model: nn.Module, split: Split, *, frames: int, batch_size: int = 25
         for clips, _ in batches(split, batch_size, rng=None, frames=frames)
     ]
     model.train(training)
-    return np.concatenate(outputs)
+    return np.concatenate(outputs) if outputs else np.empty((0, 2), np.float32)
 
 
-def evaluate(model: nn.Module, split: Split, *, frames: int, batch_size: int = 256) -> dict[str, Any]:
-    """`rmse` of the network on `split`."""
-    return rmse(predict(model, split, frames=frames, batch_size=batch_size), np.asarray(split.targets))
+def evaluate(
+    model: nn.Module, split: Split, *, frames: int, batch_size: int = 256, team: Alone = ALONE
+) -> dict[str, Any]:
+    """`rmse` of the network on `split`. Each process of `team` predicts its part, and all know the errors."""
+    rows = team.part(len(split))
+    own = predict(model, Split(split.clips[rows], split.targets[rows]), frames=frames, batch_size=batch_size)
+    return rmse(team.gather(own, len(split)), np.asarray(split.targets))

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from edgeloop.compute import describe, deterministic, out_of_memory, pick_device, seed_of
+from edgeloop.compute import ALONE, Alone, describe, deterministic, out_of_memory, pick_device, seed_of
 from edgeloop.data.cache import Split, batches
 from edgeloop.evaluation import evaluate
 from edgeloop.models import registry
@@ -89,11 +88,13 @@ def train(
     *,
     weights_path: str | Path | None = None,
     progress: Callable[..., Iterator[int]] | None = None,
+    team: Alone = ALONE,
 ) -> dict[str, Any]:
     """Train the candidate `genotype` and return its train record; `weights_path` gets the best epoch's weights.
 
     A loss that is not finite and a lack of memory give a failed record (and no weights); anything else that
-    goes wrong is an exception. `progress` is `edgeloop.progress.progress`, or None for silence.
+    goes wrong is an exception. `progress` is `edgeloop.progress.progress`, or None for silence. `team` is the
+    processes that share the training: to use several, call `edgeloop.distributed.train`.
 
     `val_rmse` is over both targets in units of [900 mm/s, 215 W], `val_rmse_speed` and `val_rmse_power` are
     each target's, `..._mm_s` and `..._w` the same in physical units; all of the best epoch by `val_rmse`.
@@ -107,6 +108,7 @@ def train(
         "candidate": candidate,
         "seed": seed,
         "device": describe(device),
+        "processes": team.size,
         "epochs": settings.epochs,
         "versions": {"torch": torch.__version__, "numpy": np.__version__},
     }
@@ -116,8 +118,11 @@ def train(
             model = registry.build(architecture)
             about |= registry.count(model, architecture)
             channels_last(model.to(device))
+            if team.rank:
+                # All began with the same weights. What random layers draw from here on is each process's own.
+                torch.manual_seed(seed_of(f"{candidate} {team.rank}", settings.seed))
             figures, weights = _fit(
-                model, frames, recipe, settings, train, validation, seed, history, progress, candidate
+                model, frames, recipe, settings, train, validation, seed, history, progress, candidate, team
             )
     except NotFiniteError as error:
         return failed(f"training of {candidate} diverged: {error}", **about, history=history)
@@ -125,7 +130,9 @@ def train(
         if not out_of_memory(error):
             raise
         said = str(error).partition("\n")[0] or type(error).__name__
-        return failed(f"training of {candidate} ran out of memory: {said}", **about, history=history)
+        record = failed(f"training of {candidate} ran out of memory: {said}", **about, history=history)
+        team.abandon(record)
+        return record
     if weights_path is not None:
         save_weights(weights, weights_path)
     return ok(**about, **figures, history=history)
@@ -142,6 +149,7 @@ def _fit(
     history: list[dict[str, float]],
     progress: Callable[..., Iterator[int]] | None,
     candidate: str,
+    team: Alone,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The figures of the record and the best epoch's weights; `history` grows by each epoch as it ends."""
     clips = min(len(train), settings.clips or len(train))
@@ -152,6 +160,7 @@ def _fit(
         )
     targets = torch.from_numpy(np.array(train.targets))
     standardise_targets(model, targets.mean(0), targets.std(0).clamp_min(1e-3))
+    network = team.wrap(model)
     optimizer = make_optimizer(model, recipe)
     # A last batch of one clip is left out: batch normalisation cannot learn from it.
     steps = clips // recipe.batch_size + (clips % recipe.batch_size > 1)
@@ -172,14 +181,24 @@ def _fit(
         )
     for epoch in epochs:
         began, lr = time.perf_counter(), optimizer.param_groups[0]["lr"]
-        pairs = batches(train, recipe.batch_size, rng=rng, frames=frames, shift=recipe.augment, limit=settings.clips)
-        loss = _epoch(model, pairs, recipe, optimizer, schedule if each_step else None, scaler, rng, epoch)
+        pairs = batches(
+            train,
+            recipe.batch_size,
+            rng=rng,
+            frames=frames,
+            shift=recipe.augment,
+            limit=settings.clips,
+            part=team.part,
+        )
+        each = schedule if each_step else None
+        loss = _epoch(network, pairs, clips, recipe, optimizer, each, scaler, rng, epoch, team)
         if not each_step:
             schedule.step()
         in_training_s += time.perf_counter() - began
         train_rmse = math.sqrt(loss)
         # In batches as in training: a network that has the memory to train has the memory to be validated.
-        errors = evaluate(model, validation, frames=frames, batch_size=recipe.batch_size)
+        size = math.ceil(recipe.batch_size / team.size)
+        errors = evaluate(model, validation, frames=frames, batch_size=size, team=team)
         if not math.isfinite(errors["rmse"]):
             raise NotFiniteError(f"the validation error is {errors['rmse']} after epoch {epoch}")
         history.append({"epoch": epoch, "lr": lr, "train_loss": loss, "val_rmse": errors["rmse"]})
@@ -200,55 +219,63 @@ def _fit(
 
 
 def _epoch(
-    model: nn.Module,
+    network: nn.Module,
     pairs: Iterator[tuple[np.ndarray, np.ndarray]],
+    clips_in_all: int,
     recipe: Recipe,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler | None,
     scaler: torch.amp.GradScaler,
     rng: np.random.Generator,
     epoch: int,
+    team: Alone,
 ) -> float:
-    """One pass over the training clips; the mean squared error per clip and target, as it was met."""
-    device = next(model.parameters()).device
-    layout = getattr(model, "layout", torch.contiguous_format)
-    model.train()
+    """One pass over the training clips; the mean squared error per clip and target, as it was met.
+
+    pairs: this process's part of each batch. clips_in_all: of all processes and batches.
+    """
+    device = next(network.parameters()).device
+    layout = getattr(network, "layout", torch.contiguous_format)
+    network.train()
     total, seen = torch.zeros((), dtype=torch.float64, device=device), 0
     for step, (clips, targets) in enumerate(pairs, start=1):
-        if len(clips) < 2:
+        rows = min(recipe.batch_size, clips_in_all - (step - 1) * recipe.batch_size)
+        if rows < 2:
             continue
         if recipe.augment:
-            clips = turned(clips, rng)
+            clips = turned(clips, rng, first=team.part(rows).start, batch=rows)
         x = torch.from_numpy(clips).to(device, non_blocking=True).contiguous(memory_format=layout)
         y = torch.from_numpy(targets).to(device, non_blocking=True)
         optimizer.zero_grad(set_to_none=True)
         # Half precision where it pays; on a CPU, and for the loss itself, single.
         with torch.autocast(device.type, torch.float16, enabled=scaler.is_enabled()):
-            outputs = model(x)
-        loss = functional.mse_loss(outputs.float(), y)
+            outputs = network(x)
+        loss = team.loss(outputs.float(), y, rows)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
         if schedule is not None:
             schedule.step()
-        total += loss.detach() * len(clips)
-        seen += len(clips)
-        if step % CHECK_EVERY == 0 and not torch.isfinite(total):
-            raise NotFiniteError(f"the loss is {loss.item()} in epoch {epoch}, step {step}")
-    mean = total.item() / seen
+        total += loss.detach() * rows
+        seen += rows
+        if step % CHECK_EVERY == 0 and not torch.isfinite(team.mean(total)):
+            raise NotFiniteError(f"the loss is {team.mean(loss.detach()).item()} in epoch {epoch}, step {step}")
+    mean = team.mean(total).item() / seen
     if not math.isfinite(mean):
-        raise NotFiniteError(f"the loss is {loss.item()} at the end of epoch {epoch}")
+        raise NotFiniteError(f"the loss is {team.mean(loss.detach()).item()} at the end of epoch {epoch}")
     return mean
 
 
-def turned(clips: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def turned(clips: np.ndarray, rng: np.random.Generator, *, first: int = 0, batch: int | None = None) -> np.ndarray:
     """Each clip of [B, T, P, P] by one of the eight symmetries of the square, all eight about equally often.
 
     Neither speed nor power depends on the direction of the scan. As batches are shuffled, an eighth of the
-    batch can turn as one piece, which costs little more than a copy.
+    batch can turn as one piece, which costs little more than a copy. Where `clips` are the rows from `first` on
+    of a batch of `batch` clips, they turn as they would among the others.
     """
     result = np.empty_like(clips)
-    bounds = np.linspace(0, len(clips), 9).round().astype(int)
+    bounds = np.linspace(0, len(clips) if batch is None else batch, 9).round().astype(int)
+    bounds = (bounds - first).clip(0, len(clips))
     for symmetry, low, high in zip(rng.permutation(8), bounds[:-1], bounds[1:], strict=True):
         piece = clips[low:high]
         if symmetry & 1:

@@ -61,6 +61,18 @@ def test_a_limit_takes_the_same_clips_every_time_and_nests(split):
     assert order(split, rng=None, limit=99) == list(range(10))
 
 
+def test_a_part_is_those_rows_of_the_batches_of_all(split):
+    def read(part):
+        options = {"rng": np.random.default_rng(1), "frames": 4, "shift": True, "limit": 9, "part": part}
+        return list(batches(split, 4, **options))
+
+    parts = [read(lambda rows: slice(0, rows // 2)), read(lambda rows: slice(rows // 2, rows))]
+    assert [[len(clips) for clips, _ in part] for part in parts] == [[2, 2, 0], [2, 2, 1]]
+    for whole, *halves in zip(read(None), *parts, strict=True):
+        for column in (0, 1):
+            assert np.array_equal(whole[column], np.concatenate([half[column] for half in halves]))
+
+
 @pytest.mark.parametrize(
     ("size", "options", "message"),
     [

@@ -95,7 +95,12 @@ def test_the_record_says_what_the_best_epochs_weights_do(tmp_path):
     assert record["history"][record["best_epoch"] - 1]["val_rmse"] == record["val_rmse"]
     assert [epoch["lr"] for epoch in record["history"]] == [4e-3, 2e-3, 1e-3]
     assert record["candidate"] == candidate_id(candidate) and record["training_clips"] == 101
-    assert record["device"].partition(": ")[2] and record["parameters"] > 0 and record["macs"] > 0
+    assert (
+        record["processes"] == 1
+        and record["device"].partition(": ")[2]
+        and record["parameters"] > 0
+        and record["macs"] > 0
+    )
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path):
@@ -175,6 +180,14 @@ def test_augmentation_gives_each_of_the_eight_symmetries_and_nothing_else():
     batch = turned(np.repeat(clip, 16, axis=0), np.random.default_rng(1))
     assert {one.tobytes() for one in batch} == symmetries
     assert len(turned(clip, np.random.default_rng(1))) == 1
+
+
+def test_a_part_of_a_batch_turns_as_it_does_in_the_whole():
+    batch = np.random.default_rng(0).integers(0, 256, (11, 2, 41, 41), dtype=np.uint8)
+    whole = turned(batch, np.random.default_rng(1))
+    for low, high in ((0, 4), (4, 4), (4, 11)):
+        part = turned(batch[low:high], np.random.default_rng(1), first=low, batch=11)
+        assert np.array_equal(part, whole[low:high])
 
 
 def test_a_log_gets_a_line_for_each_share_of_the_work_and_the_last(capsys):

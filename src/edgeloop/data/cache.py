@@ -1,6 +1,6 @@
 """The crop cache as training sees it: a memory map of clips, their targets, and batches of both."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,13 +69,15 @@ def batches(
     frames: int = 16,
     shift: bool = False,
     limit: int | None = None,
+    part: Callable[[int], slice] | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """One pass over `split` in batches of (uint8 [B, frames, H, W], float32 [B, 2]); the last may be smaller.
 
     With `rng` the order is shuffled, and with `shift` each batch takes its frames from a random place in the
     clips instead of their centre. Without `rng` the clips come in order. `limit` uses only the first `limit`
-    clips of a permutation that is the same for every call. Raises ValueError for sizes that make no sense and
-    for `shift` without `rng`.
+    clips of a permutation that is the same for every call. `part` gives, of the number of clips of a batch,
+    the rows to read: the others are left to other processes, which draw the same batches. Raises ValueError
+    for sizes that make no sense and for `shift` without `rng`.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
@@ -84,7 +86,7 @@ def batches(
     if shift and rng is None:
         raise ValueError("shift=True draws random windows: pass a generator as rng.")
     centre = _first_frame(split.clips.shape[1], frames)
-    return _batches(split, batch_size, rng, frames, centre, shift, limit)
+    return _batches(split, batch_size, rng, frames, centre, shift, limit, part)
 
 
 def _batches(
@@ -95,6 +97,7 @@ def _batches(
     centre: int,
     shift: bool,
     limit: int | None,
+    part: Callable[[int], slice] | None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     order = np.arange(len(split))
     if limit is not None and limit < len(order):
@@ -104,6 +107,8 @@ def _batches(
     clips = np.asarray(split.clips)  # a plain view: indexing np.memmap costs more than the copy of a small batch
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
+        if part is not None:
+            chosen = chosen[part(len(chosen))]
         first = int(rng.integers(clips.shape[1] - frames + 1)) if shift and rng is not None else centre
         # np.take copies whole clips row by row; on a slice it would first copy the complete slice.
         picked = np.take(clips, chosen, axis=0) if frames == clips.shape[1] else clips[chosen, first : first + frames]
