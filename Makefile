@@ -3,13 +3,27 @@ PYTHON ?= python3
 CORES ?= 2
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+# For `make resume`: the folder of the run, and what the run is started with.
+FOLDER ?= .
+RUN ?= --profile slurm
+
+.PHONY: demo test test-slurm resume lint clean
 
 demo: .venv/ready
 	$(BIN)/snakemake --cores $(CORES) --quiet rules reason
 
 test: .venv/ready-test lint
 	$(BIN)/pytest --numprocesses $(CORES) --dist loadgroup
+
+# Part of `make test` where Slurm's programs are installed.
+test-slurm: .venv/ready-test
+	$(BIN)/pytest tests/slurm
+
+# Goes on with a run that was killed: ends what it has left at work, by name, and nothing else; then unlocks and runs.
+resume: .venv/ready
+	cd $(FOLDER) && $(abspath $(BIN))/python -m edgeloop orphans --cancel
+	$(BIN)/snakemake $(RUN) --unlock
+	$(BIN)/snakemake $(RUN) --rerun-incomplete
 
 lint: .venv/ready-test
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ container: "envs/edgeloop.sif"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/cluster.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/device.smk"
 include: "workflow/rules/propose.smk"
@@ -25,6 +26,13 @@ include: "workflow/rules/screen.smk"
 include: "workflow/rules/sample.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/export.smk"
+
+
+if config["training"]["pack"] > 1 or PACKS.any():
+
+    include: "workflow/rules/pack.smk"
+
+
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/select.smk"
 include: "workflow/rules/conclude.smk"
@@ -34,6 +42,26 @@ rule all:
     default_target: True
     input:
         "results/summary.json",
+
+
+# What talks to a device or takes a moment stays where Snakemake runs: compute nodes seldom reach the outside. Everything
+# else goes to compute nodes, because login nodes are for everybody.
+localrules:
+    all,
+    enrol,
+    propose,
+    screen,
+    sample,
+    baseline,
+    measure,
+    select,
+    conclude,
+    compare,
+    summarise,
+
+
+onstart:
+    start_run()
 
 
 onsuccess:

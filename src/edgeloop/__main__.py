@@ -1,20 +1,28 @@
-"""Command line: ``python -m edgeloop files STAGE [GENERATION]`` prints the files of one stage, for Snakemake's -R."""
+"""Command line, to be used in the folder of a run.
+
+``files STAGE [GENERATION]`` prints the files of one stage, for Snakemake's -R. ``orphans [--cancel]`` lists or ends what a
+run that was killed has left at work.
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
+from edgeloop import orphans
+from edgeloop.packing import Packs
 from edgeloop.records import read_json
+from edgeloop.slurm import SlurmError
 
 RESULTS = Path("results")
 GENERATION_FILES = {"propose": "proposals.json", "screen": "screening.*.json", "sample": "population.json"}
+PACKED = ("train", "export")
 CANDIDATE_FILES = {"train": "train.json", "export": "export.json", "measure": "measure.*.json"}
 
 
 def files(stage: str, generation: int | None) -> list[Path]:
     """The existing files that `stage` has made, of one generation or (None) of all, baselines included.
 
-    Raises ValueError when there are none.
+    What was trained or exported in a pack was made as the pack's folder. Raises ValueError when there are none.
     """
     folder = RESULTS / "generations" / ("*" if generation is None else f"{generation:03d}")
     if stage in GENERATION_FILES:
@@ -25,23 +33,37 @@ def files(stage: str, generation: int | None) -> list[Path]:
             population = folder / "population.json"
             names = read_json(population)["candidates"] if population.exists() else []
             candidates = [RESULTS / "candidates" / name for name in names]
-        found = [file for candidate in candidates for file in candidate.glob(CANDIDATE_FILES[stage])]
+        packs = Packs(RESULTS / "generations")
+        found = {file for candidate in candidates for file in _of_candidate(candidate, stage, packs) if file.exists()}
     if not (listed := sorted(found)):
         where = "" if generation is None else f" in generation {generation}"
         raise ValueError(f"there are no files of '{stage}'{where} under {RESULTS.resolve()}; has it run yet?")
     return listed
 
 
+def _of_candidate(folder: Path, stage: str, packs: Packs) -> list[Path]:
+    pack = packs.of(folder.name) if stage in PACKED else None
+    return [RESULTS / "packs" / pack / stage] if pack else list(folder.glob(CANDIDATE_FILES[stage]))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m edgeloop", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="files")
+    commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("files", help="print the files that a stage has made")
     command.add_argument("stage", choices=[*GENERATION_FILES, *CANDIDATE_FILES])
     command.add_argument("generation", type=int, nargs="?", help="all generations when left out")
+    command = commands.add_parser("orphans", help="jobs and processes that a killed run has left at work")
+    command.add_argument("--cancel", action="store_true", help="end them, and wait until they are gone")
+    command.add_argument("--force", action="store_true", help="the run was started on another machine, and is dead there")
     options = parser.parse_args()
     try:
-        print(*files(options.stage, options.generation))
-    except ValueError as error:
+        if options.command == "files":
+            print(*files(options.stage, options.generation))
+        elif options.cancel:
+            print(f"edgeloop: {orphans.cancel(Path.cwd(), force=options.force)} jobs and processes ended")
+        else:
+            print(*orphans.describe(Path.cwd()) or ["nothing is left at work"], sep="\n")
+    except (ValueError, orphans.OrphansError, SlurmError) as error:
         print(f"edgeloop: {error}", file=sys.stderr)
         return 1
     return 0

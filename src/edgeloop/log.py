@@ -2,7 +2,9 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def start(file: str | Path, stage: str) -> logging.Logger:
@@ -27,3 +29,20 @@ def start(file: str | Path, stage: str) -> logging.Logger:
 
     sys.excepthook = report
     return logger
+
+
+def trained(logger: logging.Logger, name: str, record: Mapping[str, Any]) -> None:
+    """Say what the training of the network `name` has come to, from its train record."""
+    if record["status"] == "failed":
+        logger.info("%s: failed: %s", name, record["reason"])
+    elif record["val_rmse"] is None:
+        logger.info("%s: not trained, for latency only", name)
+    else:
+        logger.info(
+            "%s: RMSE %.4f (speed %.0f mm/s, power %.1f W), %.0f s",
+            name,
+            record["val_rmse"],
+            record["val_rmse_speed_mm_s"],
+            record["val_rmse_power_w"],
+            record["training_s"],
+        )

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import Run
+from searches import Run
 
 from edgeloop import records
 

@@ -1,32 +1,37 @@
 """Configuration and every input function."""
 
 import json
+import math
+import os
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 from edge import Device
+from edgeloop import apart, summary, yamlfile
 from edgeloop import config as configuration
-from edgeloop import summary, yamlfile
 from edgeloop.fingerprint import code
+from edgeloop.packing import Packs
 from edgeloop.records import candidate_id
 from edgeloop.search import identity
 
 ROOT = Path(workflow.basedir)
+FOLDERS = (Path.cwd(), ROOT)
 
 
 def locate(path):
     """The file that a path in the config means: seen from the working directory, then from the repository."""
-    return configuration.find(path, Path.cwd(), ROOT)
+    return configuration.find(path, *FOLDERS)
 
 
 try:
     configuration.complete(
         config, yamlfile.load(ROOT / "workflow/schemas/config.schema.yaml").value
     )
-    # Jobs trust what the main process has checked: the check imports PyTorch.
+    # Jobs trust what the main process has checked. The check imports PyTorch, which takes more memory than the graph of a
+    # thousand candidates: it has a process of its own.
     if workflow.is_main_process:
-        configuration.check(config, locate, Device.from_config)
+        apart.call(configuration.check, config, FOLDERS, Device.from_config)
         identity.check(Path("results/generations"), config, locate(config["space"]))
 except ValueError as error:
     raise WorkflowError(str(error))
@@ -44,6 +49,7 @@ wildcard_constraints:
     candidate="[0-9a-f]{12}",
     device="|".join(DEVICES),
     gen=r"\d{3}",
+    pack="[0-9a-f]{12}",
     object=r"[A-Za-z0-9_-]+",
 
 
@@ -120,18 +126,22 @@ HISTORY = f"results/history.{config['search']['max_generations']}.json"
 
 
 RECORDS = {
-    "train": "results/candidates/{candidate}/train.json",
-    "export": "results/candidates/{candidate}/export.json",
-    "models": "results/candidates/{candidate}/model.onnx",
-    "measured": "results/candidates/{candidate}/measure.{device}.json",
+    "train": ["train.json"],
+    "export": ["export.json"],
+    "models": ["model.onnx"],
+    "measured": [f"measure.{device}.json" for device in DEVICES],
 }
 
 
 def records_of(candidates):
-    """All that the search knows of `candidates`, by kind."""
+    """All that the search knows of `candidates`, by kind. Asked for again and again, of thousands: expand() is slower."""
     return {
-        kind: expand(pattern, candidate=candidates, device=DEVICES)
-        for kind, pattern in RECORDS.items()
+        kind: [
+            f"results/candidates/{candidate}/{file}"
+            for candidate in candidates
+            for file in files
+        ]
+        for kind, files in RECORDS.items()
     }
 
 
@@ -159,12 +169,41 @@ def is_trained(wildcards):
     return name is None or config["baselines"][name]["train"]
 
 
+# ---------------------------------------------------------------- packs
+
+PACKS = Packs(Path("results/generations"))
+# Exports that keep a core busy for about as long as the exporter takes to warm up in a further process.
+EXPORTS_OF_CORE = 8
+
+
+def genotypes_of_pack(wildcards):
+    """The genotypes of a pack's candidates, in the pack's order. They cannot change (see `train`)."""
+    return [
+        ancient(f"results/candidates/{member}/genotype.json")
+        for member in PACKS.members(wildcards.pack)
+    ]
+
+
+def stage_of_pack(stage):
+    """An input function: the folder in which a candidate's pack has the results of `stage`. For a candidate in no pack one
+    that nobody can make, so that Snakemake turns to the next rule."""
+    return lambda wildcards: f"results/packs/{PACKS.of(wildcards.candidate)}/{stage}"
+
+
+def cpus_of_pack(stage, each):
+    """The threads of a pack's job: as the config says, else `each` for every member; on one machine never more than it has."""
+    asked = config["resources"].get(stage, {}).get("cpus")
+    return lambda wildcards: asked or math.ceil(
+        each * len(PACKS.members(wildcards.pack))
+    )
+
+
 # ---------------------------------------------------------------- devices
 
 
 def all_cores(wildcards):
-    """Every core that there is."""
-    return workflow.cores
+    """Every core of the machine that Snakemake runs on."""
+    return workflow.resource_settings.cores or os.cpu_count()
 
 
 def cores_of_device(wildcards):

@@ -10,6 +10,10 @@ rule conclude:
         HISTORY,
     log:
         "logs/conclude.log",
+    conda:
+        ENVIRONMENT
+    envmodules:
+        *MODULES,
     params:
         baselines=records_of(BASELINES),
     script:
@@ -26,6 +30,10 @@ rule compare:
         "logs/compare/{device}.log",
     benchmark:
         "results/benchmarks/compare/{device}.tsv"
+    conda:
+        ENVIRONMENT
+    envmodules:
+        *MODULES,
     threads: cores_of_device
     resources:
         edge=1,
@@ -48,6 +56,10 @@ rule summarise:
         "results/summary.json",
     log:
         "logs/summarise.log",
+    conda:
+        ENVIRONMENT
+    envmodules:
+        *MODULES,
     params:
         baselines=BASELINES,
         search=config["search"],

@@ -8,6 +8,13 @@ rule simulate:
         "logs/simulate/{object}.log",
     benchmark:
         "results/benchmarks/simulate/{object}.tsv"
+    conda:
+        ENVIRONMENT
+    envmodules:
+        *MODULES,
+    threads: cpus("simulate")
+    resources:
+        **cluster_resources("simulate"),
     params:
         simulate=config["dataset"]["simulate"],
         code=code("edgeloop.data.simulate", "edgeloop.data.meltpool"),
@@ -28,6 +35,13 @@ rule prepare:
         "logs/prepare.log",
     benchmark:
         "results/benchmarks/prepare.tsv"
+    conda:
+        ENVIRONMENT
+    envmodules:
+        *MODULES,
+    threads: cpus("prepare")
+    resources:
+        **cluster_resources("prepare"),
     params:
         source=config["dataset"]["source"],
         lit_threshold=config["dataset"]["lit_threshold"],
@@ -53,6 +67,13 @@ rule predict:
         "logs/predict.log",
     benchmark:
         "results/benchmarks/predict.tsv"
+    conda:
+        ENVIRONMENT
+    envmodules:
+        *MODULES,
+    threads: cpus("predict")
+    resources:
+        **cluster_resources("predict"),
     params:
         code=code("edgeloop.predictors", "edgeloop.rmse"),
     script:

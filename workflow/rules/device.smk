@@ -8,6 +8,10 @@ rule enrol:
         "logs/enrol/{device}.log",
     benchmark:
         "results/benchmarks/enrol/{device}.tsv"
+    conda:
+        ENVIRONMENT
+    envmodules:
+        *MODULES,
     threads: cores_of_device
     resources:
         edge=1,

@@ -14,6 +14,13 @@ rule export:
         "logs/export/{candidate}.log",
     benchmark:
         "results/benchmarks/export/{candidate}.tsv"
+    conda:
+        ENVIRONMENT
+    envmodules:
+        *MODULES,
+    threads: cpus("export")
+    resources:
+        **cluster_resources("export"),
     params:
         code=code("edgeloop.export", "edgeloop.parity", "edgeloop.models"),
     script:

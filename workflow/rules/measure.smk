@@ -14,6 +14,10 @@ rule measure:
         "logs/measure/{candidate}.{device}.log",
     benchmark:
         "results/benchmarks/measure/{candidate}.{device}.tsv"
+    conda:
+        ENVIRONMENT
+    envmodules:
+        *MODULES,
     threads: cores_of_device
     resources:
         edge=1,

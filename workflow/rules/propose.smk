@@ -12,5 +12,9 @@ rule propose:
         "logs/propose/{gen}.log",
     benchmark:
         "results/benchmarks/propose/{gen}.tsv"
+    conda:
+        ENVIRONMENT
+    envmodules:
+        *MODULES,
     script:
         "../scripts/propose.py"

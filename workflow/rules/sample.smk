@@ -12,6 +12,10 @@ checkpoint sample:
         "logs/sample/{gen}.log",
     benchmark:
         "results/benchmarks/sample/{gen}.tsv"
+    conda:
+        ENVIRONMENT
+    envmodules:
+        *MODULES,
     script:
         "../scripts/sample.py"
 
@@ -24,6 +28,10 @@ rule baseline:
         "logs/baseline/{candidate}.log",
     wildcard_constraints:
         candidate="|".join(BASELINES) or "none",
+    conda:
+        ENVIRONMENT
+    envmodules:
+        *MODULES,
     params:
         baseline=lambda wildcards: config["baselines"][BASELINES[wildcards.candidate]],
     script:

@@ -10,7 +10,13 @@ rule draft:
         "logs/draft/{gen}.log",
     benchmark:
         "results/benchmarks/draft/{gen}.tsv"
-    threads: all_cores
+    conda:
+        ENVIRONMENT
+    envmodules:
+        *MODULES,
+    threads: cpus("draft")
+    resources:
+        **cluster_resources("draft"),
     script:
         "../scripts/draft.py"
 
@@ -26,6 +32,10 @@ rule screen:
         "logs/screen/{gen}.{device}.log",
     benchmark:
         "results/benchmarks/screen/{gen}.{device}.tsv"
+    conda:
+        ENVIRONMENT
+    envmodules:
+        *MODULES,
     threads: cores_of_device
     resources:
         edge=1,

@@ -18,6 +18,10 @@ rule select:
         "logs/select/{gen}.log",
     benchmark:
         "results/benchmarks/select/{gen}.tsv"
+    conda:
+        ENVIRONMENT
+    envmodules:
+        *MODULES,
     params:
         budgets_ms=budgets_ms(),
         patience=config["search"]["patience"],

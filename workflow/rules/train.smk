@@ -14,9 +14,16 @@ rule train:
         "logs/train/{candidate}.log",
     benchmark:
         "results/benchmarks/train/{candidate}.tsv"
-    threads: config["training"]["threads"]
+    conda:
+        ENVIRONMENT
+    envmodules:
+        *MODULES,
+    threads: cpus("train")
+    resources:
+        **cluster_resources("train"),
     params:
-        training=config["training"],
+        training=training_settings(),
+        processes=PROCESSES_OF_TRAINING,
         trained=is_trained,
         code=code(
             "edgeloop.training",

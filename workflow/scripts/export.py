@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeloop import log, parity
+from edgeloop import attempts, log, parity
 from edgeloop.records import failed, read_json, write_json
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ model = Path(snakemake.output.model)
 begin = time.time()
 if train["status"] == "failed":
     record = failed(train["reason"])
+elif reason := attempts.given_up(snakemake.resources.attempt):
+    record = failed(f"export {reason}")
 else:
     from edgeloop import training
     from edgeloop.export import export

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeloop import log
+from edgeloop.models import registry
 from edgeloop.records import SCHEMA_VERSION, architecture_id, candidate_id, read_json, write_json
 from edgeloop.search import decide, state
 from edgeloop.search.results import violation
@@ -45,7 +46,12 @@ for genotype in chosen:
     name = candidate_id(genotype)
     write_json(
         Path("results/candidates") / name / "genotype.json",
-        {"schema_version": SCHEMA_VERSION, "candidate": name, "genotype": genotype},
+        {
+            "schema_version": SCHEMA_VERSION,
+            "candidate": name,
+            "genotype": genotype,
+            "size": registry.size(genotype["architecture"]),
+        },
     )
 write_json(
     snakemake.output.population,
@@ -57,6 +63,7 @@ write_json(
         "genotypes": chosen,
         "reason": reason,
         "devices": list(budgets_ms),
+        "pack": snakemake.config["training"]["pack"],
         "proposed": len(proposals["proposals"]),
         "feasible": sum(
             violation(latencies_ms.get(architecture_id(genotype), {}), budgets_ms) <= 0

@@ -8,10 +8,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeloop import log, training
-from edgeloop.data.cache import open_split
+from edgeloop import attempts, log
 from edgeloop.progress import progress
-from edgeloop.records import read_json, write_json
+from edgeloop.records import candidate_id, failed, read_json, write_json
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -19,35 +18,35 @@ if TYPE_CHECKING:
 logger = log.start(snakemake.log[0], "train")
 candidate = read_json(snakemake.input.genotype)
 genotype, weights = candidate["genotype"], Path(snakemake.output.weights)
-settings = training.Settings(**snakemake.params.training)
-folder = Path(snakemake.input.train[0]).parent
 begin = time.time()
-if snakemake.params.trained:
-    record = training.train(
-        genotype,
-        open_split(folder, "train"),
-        open_split(folder, "validation"),
-        settings,
-        weights_path=weights,
-        progress=progress,
-    )
+if reason := attempts.given_up(snakemake.resources.attempt):
+    record = failed(f"training {reason}", candidate=candidate_id(genotype))
 else:
-    record = training.initialise(genotype, weights_path=weights)
+    # Imported here: what gave up for want of memory must still fit to say so.
+    from edgeloop import distributed, training
+    from edgeloop.data.cache import open_split
+    from edgeloop.data.node_local import local_copy
+
+    settings = training.Settings(**snakemake.params.training)
+    folder, nodes = Path(snakemake.input.train[0]).parent, snakemake.resources.get("nodes", 1)
+    processes = snakemake.params.processes
+    if not snakemake.params.trained:
+        record = training.initialise(genotype, weights_path=weights)
+    elif processes > 1:
+        if nodes == 1:
+            folder = local_copy(folder, snakemake.config["dataset"]["node_local"], say=logger.info)
+        record = distributed.train(genotype, folder, settings, processes=processes, nodes=nodes, weights_path=weights)
+    else:
+        folder = local_copy(folder, snakemake.config["dataset"]["node_local"], say=logger.info)
+        record = training.train(
+            genotype,
+            open_split(folder, "train"),
+            open_split(folder, "validation"),
+            settings,
+            weights_path=weights,
+            progress=progress,
+        )
 if record["status"] == "failed":
     weights.touch()
 write_json(snakemake.output.record, {**record, "work": [begin, time.time()]})
-
-name = f"{candidate['candidate']} {genotype['architecture']['family']}"
-if record["status"] == "failed":
-    logger.info("%s: failed: %s", name, record["reason"])
-elif record["val_rmse"] is None:
-    logger.info("%s: not trained, for latency only", name)
-else:
-    logger.info(
-        "%s: RMSE %.4f (speed %.0f mm/s, power %.1f W), %.0f s",
-        name,
-        record["val_rmse"],
-        record["val_rmse_speed_mm_s"],
-        record["val_rmse_power_w"],
-        record["training_s"],
-    )
+log.trained(logger, f"{candidate['candidate']} {genotype['architecture']['family']}", record)

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgeloop.models.genes import Genes
@@ -103,3 +103,23 @@ def count(model: nn.Module, architecture: Mapping[str, Any]) -> dict[str, int]:
     model.train(training)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {"parameters": parameters, "macs": counter.get_total_flops() // 2}
+
+
+def size(architecture: Mapping[str, Any]) -> dict[str, int]:
+    """`count` of a network that is not built in memory, and `activations`: numbers that its layers put out for one clip.
+
+    Deterministic; takes milliseconds, a tenth of a second for the largest Swin.
+    """
+    with torch.device("meta"):
+        model = build(architecture)
+    activations = 0
+
+    def add(module: nn.Module, inputs: Any, output: Any) -> None:
+        nonlocal activations
+        activations += output.numel() if isinstance(output, Tensor) else 0
+
+    for module in model.modules():
+        if not list(module.children()):
+            module.register_forward_hook(add)
+    counts = count(model, architecture)
+    return {**counts, "activations": activations}

@@ -80,7 +80,7 @@ class Swin3dNetwork(nn.Module):
         self.preprocess = Preprocess(genes.frames, genes.pixels)
         self.embed = PatchEmbedding(genes)
         self.merges, self.stages = nn.ModuleList(), nn.ModuleList()
-        rates = torch.linspace(0, genes.stochastic_depth, sum(genes.depths)).tolist()
+        rates = torch.linspace(0, genes.stochastic_depth, sum(genes.depths), device="cpu").tolist()
         for stage, (size, depth, heads) in enumerate(zip(genes.sizes(), genes.depths, genes.heads, strict=True)):
             width, drops = genes.embed * 2**stage, rates[:depth]
             del rates[:depth]

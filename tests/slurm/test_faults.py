@@ -1,0 +1,143 @@
+"""What happens to jobs and daemons of a cluster, done to a real one. A disturbed search ends with the same history."""
+
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+from cluster import wait_for
+
+from edgeloop.records import read_json
+
+pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+
+
+def first_generation(run):
+    return {"000": run.history()["000"]}
+
+
+def overlaps(cluster, jobs):
+    """Pairs of `jobs` that ran at the same time."""
+    lines = cluster.command("sacct", "-X", "-D", "-n", "-P", "-j", ",".join(jobs), "-o", "Start,End").splitlines()
+    spans = sorted(tuple(line.split("|")) for line in lines if not line.startswith(("None", "Unknown")))
+    return [(one, other) for one, other in zip(spans, spans[1:], strict=False) if other[0] < one[1]]
+
+
+def by_candidate(run, rule):
+    """Numbers of a rule's Slurm jobs, by candidate."""
+    found = {}
+    for candidate, job in re.findall(rf"/rule_{rule}/([0-9a-f]{{12}})/(\d+)\.log", run.printed()):
+        found.setdefault(candidate, set()).add(job)
+    return found
+
+
+def test_jobs_that_die_are_tried_again_and_the_search_ends_the_same(search, undisturbed, cluster):
+    """Four searches at once, because each of them mostly waits: out of memory, over time and cancelled, node down, never fits."""
+    starved = search("starved", mem_mb=150)
+    stopped = search("stopped", runtime_min=1)
+    uprooted = search("uprooted", partition="cpu")
+    uprooted.config["training"]["gpus"] = 0
+    hopeless = search("hopeless", mem_mb=150)
+    hopeless.config["cluster"] = {"node_mem_mb": 220}
+    runs = (starved, stopped, uprooted, hopeless)
+    for run in runs:
+        run.start()
+
+    on_node = uprooted.running("train", 2)
+    cluster.command("scontrol", "update", "NodeName=n1", "State=DOWN", "Reason=test")
+    hanging, cancelled = stopped.running("train", 2)[:2]
+    wait_for(lambda: stopped.processes(hanging, "train.py"), "the training has begun")
+    for process in stopped.processes(hanging, "train.py"):
+        process.send_signal(signal.SIGSTOP)
+    cluster.command("scancel", cancelled)
+    wait_for(lambda: not any(cluster.jobs().get(job) == "RUNNING" for job in on_node), "the node's jobs are gone")
+    cluster.command("scontrol", "update", "NodeName=n1", "State=RESUME")
+    for run in runs:
+        run.finish()
+
+    for run in (starved, stopped, uprooted):
+        assert first_generation(run) == first_generation(undisturbed), run.folder.name
+    ends = {run.folder.name: cluster.command("sacct", "-n", "-P", "-D", "-j", ",".join(run.submitted("train")),
+                                             "-o", "State") for run in runs}  # fmt: skip
+    assert "OUT_OF_MEMORY" in ends["starved"]
+    assert "TIMEOUT" in ends["stopped"] and "CANCELLED" in ends["stopped"]
+    assert "NODE_FAIL" in ends["uprooted"]
+    for run in runs:
+        for candidate, jobs in by_candidate(run, "train").items():
+            assert not overlaps(cluster, jobs), (run.folder.name, candidate)
+
+    summary = read_json(hopeless.path("summary.json"))["search"]
+    assert summary["failed"] == summary["trained"] == 2
+    for candidate, *_ in hopeless.history()["000"]:
+        record = read_json(hopeless.path(f"candidates/{candidate}/train.json"))
+        assert record["status"] == "failed"
+        assert re.fullmatch(
+            r"training died in 3 attempts: (job \d+ \(\d+M, [\d:]+\) out of memory(; )?){3}", record["reason"]
+        )
+
+
+@pytest.mark.parametrize("daemon", ["slurmctld", "slurmdbd"])
+def test_a_daemon_that_stops_for_40_seconds_is_outlasted(search, undisturbed, cluster, daemon):
+    run = search()
+    run.start()
+    run.running("train", 2)
+    command = cluster.daemons[daemon].args
+    cluster.stop_daemon(daemon)
+    time.sleep(40)
+    # What began as a new cluster goes on as an old one.
+    cluster.run(*(part for part in command if part != "-i"))
+    output = run.finish()
+    assert first_generation(run) == first_generation(undisturbed)
+    for rule in ("train", "export"):
+        assert all(len(jobs) == 1 for jobs in by_candidate(run, rule).values()), output
+
+
+def test_a_run_that_was_killed_is_resumed_without_a_second_writer(search, undisturbed, cluster, make):
+    run = search()
+    run.start()
+    trainings = run.running("train", 2)
+    run.process.kill()
+    run.process.wait()
+    foreign = cluster.command("sbatch", "--parsable", "--job-name=edgeloop_of-another-folder", "--wrap=sleep 600").strip()
+    assert all(cluster.jobs().get(job) == "RUNNING" for job in trainings)
+    arguments = f"--directory {run.folder} --configfile {run.folder}/config.yaml"
+
+    # Whoever only unlocks is told what is still at work.
+    run.snakemake("--unlock")
+    refusal = run.snakemake(fails=True)
+    assert "2 jobs of an earlier run" in refusal and "make resume" in refusal
+
+    done = make("resume", f"FOLDER={run.folder}", f"RUN=--profile slurm {arguments}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 jobs and processes ended" in done.stdout
+    assert first_generation(run) == first_generation(undisturbed)
+    assert cluster.jobs().pop(foreign) == "RUNNING"
+    cluster.command("scancel", foreign)
+    again = set(re.findall(r"submitted with SLURM jobid (\d+) \(log: \S+/rule_train/", done.stderr))
+    assert len(again) == 2
+    assert not overlaps(cluster, [min(trainings), min(again)]) and not overlaps(cluster, [max(trainings), max(again)])
+
+
+def test_a_run_that_is_alive_is_not_resumed(search, make):
+    run = search()
+    run.start()
+    run.running("draft")
+    done = make("resume", f"FOLDER={run.folder}", "RUN=--profile slurm")
+    assert done.returncode != 0 and "is alive" in done.stderr
+    run.interrupt()
+
+
+def test_a_run_that_was_interrupted_leaves_nothing_at_work_and_goes_on(search, undisturbed, cluster):
+    run = search()
+    run.start()
+    trainings = run.running("train", 2)
+    run.interrupt()
+    wait_for(lambda: not cluster.jobs().keys() & set(trainings), "the cancelled jobs have left the queue", 60)
+    states = cluster.states("-j", ",".join(trainings))
+    assert all(state.startswith("CANCELLED") for state in states.values())
+    run.start()
+    run.finish()
+    assert first_generation(run) == first_generation(undisturbed)
+    for jobs in by_candidate(run, "train").values():
+        assert not overlaps(cluster, jobs)

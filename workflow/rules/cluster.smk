@@ -1,0 +1,152 @@
+"""Where jobs run and what they ask for there. On one machine only the number of threads counts."""
+
+import os
+from functools import cache
+
+from edgeloop import orphans, resources, slurm
+from edgeloop.attempts import ATTEMPTS
+
+CLUSTER = config["cluster"]
+# With --software-deployment-method conda or env-modules; without it jobs run in the environment that Snakemake runs in.
+ENVIRONMENT = "../../envs/edgeloop.yaml"
+MODULES = CLUSTER["modules"]
+TRAINING = config["training"]
+# --jobs counts cluster jobs; without a cluster there is only --cores.
+ON_CLUSTER = workflow.resource_settings.nodes is not None
+
+
+def gpus_of_training():
+    """GPUs of one training: as the config says, else one where nodes have GPUs."""
+    if TRAINING["gpus"] is not None:
+        return TRAINING["gpus"]
+    return int(CLUSTER["gpus_per_node"] > 0 and TRAINING["device"] != "cpu")
+
+
+try:
+    NODES_OF_TRAINING = resources.nodes(gpus_of_training(), CLUSTER["gpus_per_node"])
+except ValueError as error:
+    raise WorkflowError(str(error))
+
+PROCESSES_OF_TRAINING = TRAINING["processes"] or max(1, gpus_of_training())
+
+
+# For envs/edgeloop.post-deploy.sh.
+os.environ.update(EDGELOOP_ROOT=str(ROOT))
+if ON_CLUSTER and workflow.is_main_process:
+    slurm.prefer(ROOT / "slurm/bin")
+
+
+def training_settings():
+    """What decides a training's result: how it is packed and on how many GPUs it runs is no reason to train again."""
+    others = ("pack", "gpus", "processes")
+    return {key: value for key, value in TRAINING.items() if key not in others}
+
+
+@cache
+def training_clips():
+    """How many clips a training reads; an assumption as long as the data are not prepared."""
+    cache_file = Path("results/data/cache.json")
+    clips = resources.UNKNOWN_CLIPS
+    if cache_file.exists():
+        clips = json.loads(cache_file.read_text())["splits"]["train"]["clips"]
+    return min(clips, TRAINING["clips"] or clips)
+
+
+@cache
+def size_of(candidate):
+    """The size of a candidate's network, from its genotype.json."""
+    about = json.loads(
+        Path(f"results/candidates/{candidate}/genotype.json").read_text()
+    )
+    batch_size = about["genotype"]["training"].get("batch_size", 32)
+    return {**about["size"], "batch_size": batch_size}
+
+
+def demand(stage, wildcards):
+    """What a job of `stage` needs: from the sizes of its networks where they are known."""
+    if stage not in ("train", "export"):
+        return resources.USUAL[stage]
+    sizes = [
+        size_of(member)
+        for member in members_of_job(wildcards)
+        if Path(f"results/candidates/{member}/genotype.json").exists()
+    ]
+    if stage == "export":
+        return resources.export_demand(sizes)
+    return resources.training_demand(
+        sizes,
+        clips=training_clips(),
+        epochs=TRAINING["epochs"],
+        threads=TRAINING["threads"],
+        processes=PROCESSES_OF_TRAINING,
+        gpus=gpus_of_training(),
+        at_once=max(1, min(TRAINING.get("pack", 1), len(sizes))),
+    )
+
+
+def members_of_job(wildcards):
+    """The candidates that a job trains or exports."""
+    pack = wildcards.get("pack")
+    return PACKS.members(pack) if pack else [wildcards.candidate]
+
+
+def attempts():
+    """How often a job is tried in all; in a job itself Snakemake does not know."""
+    return workflow.execution_settings.retries + 1
+
+
+def cluster_resources(stage):
+    """The resources of a heavy rule, to be given as `**cluster_resources("train")`."""
+    setting = config["resources"].get(stage, {})
+    asked = {
+        # For scripts: which attempt this is. Never among params, where it would be a reason to run again.
+        "attempt": lambda wildcards, attempt: attempt,
+        "mem_mb": lambda wildcards, attempt: resources.memory_mb(
+            demand(stage, wildcards),
+            setting,
+            CLUSTER["node_mem_mb"],
+            attempt,
+            attempts(),
+        ),
+        "runtime": lambda wildcards, attempt: resources.runtime_min(
+            demand(stage, wildcards), setting, CLUSTER["max_runtime_min"], attempt
+        ),
+        "slurm_partition": setting.get("partition"),
+        "slurm_account": setting.get("account"),
+        "gres": setting.get("gres"),
+    }
+    if stage == "train":
+        if asked["gres"] is None and gpus_of_training():
+            asked["gres"] = f"gpu:{gpus_of_training() // NODES_OF_TRAINING}"
+        if NODES_OF_TRAINING > 1:
+            # The script itself starts its processes with srun.
+            asked |= {
+                "mpi": "srun",
+                "nodes": NODES_OF_TRAINING,
+                "tasks": PROCESSES_OF_TRAINING,
+                "tasks_per_gpu": 0,
+            }
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def cpus(stage):
+    """CPUs of a heavy rule: as the config says, else what the stage needs; on one machine never more than it has."""
+    asked = config["resources"].get(stage, {}).get("cpus")
+    if asked:
+        return asked
+    if stage == "train":
+        within = PROCESSES_OF_TRAINING if NODES_OF_TRAINING == 1 else 1
+        return TRAINING["threads"] * within
+    if stage == "draft" and not ON_CLUSTER:
+        return workflow.cores
+    return resources.USUAL[stage].cpus
+
+
+def start_run():
+    """Before the first job: no job of an earlier run of this folder may still be at work on the same files."""
+    os.environ[ATTEMPTS] = str(attempts())
+    slurm_run = getattr(workflow.scheduler._executor, "run_uuid", None)
+    try:
+        orphans.begin(Path.cwd(), slurm_run)
+    except (orphans.OrphansError, slurm.SlurmError) as error:
+        raise WorkflowError(str(error))
