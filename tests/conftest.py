@@ -6,11 +6,14 @@ import pytest
 
 
 def pytest_collection_modifyitems(items):
-    """Real runs of the workflow take longest: one worker begins with them, and they share one finished run."""
+    """Real runs take longest: one worker begins with those on a cluster, one with those on this machine; each kind shares
+    what it has finished."""
+    long = ("slurm", "workflow")
     for item in items:
-        if item.get_closest_marker("workflow"):
-            item.add_marker(pytest.mark.xdist_group("workflow"))
-    items.sort(key=lambda item: item.get_closest_marker("workflow") is None)
+        for kind in long:
+            if item.get_closest_marker(kind):
+                item.add_marker(pytest.mark.xdist_group(kind))
+    items.sort(key=lambda item: not any(item.get_closest_marker(kind) for kind in long))
 
 
 @pytest.hookimpl(wrapper=True)

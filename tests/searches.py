@@ -63,7 +63,18 @@ class Run:
 
 def copy_sources(folder):
     """A copy of all that a run needs of the repository: a test may edit it."""
-    for name in ("Snakefile", "config", "edge", "envs", "profiles", "slurm", "src", "tests/configs", "workflow"):
+    for name in (
+        "Snakefile",
+        "config",
+        "data/raise-lpbf",
+        "edge",
+        "envs",
+        "profiles",
+        "slurm",
+        "src",
+        "tests/configs",
+        "workflow",
+    ):
         origin, target = ROOT / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if origin.is_dir():

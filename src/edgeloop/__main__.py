@@ -1,7 +1,7 @@
 """Command line, to be used in the folder of a run.
 
-``files STAGE [GENERATION]`` prints the files of one stage, for Snakemake's -R. ``orphans [--cancel]`` lists or ends what a
-run that was killed has left at work.
+``files STAGE [GENERATION]`` prints the files of one stage, for Snakemake's -R. ``orphans [--cancel]`` lists or ends
+what a run that was killed has left at work.
 """
 
 import argparse
@@ -54,7 +54,9 @@ def main() -> int:
     command.add_argument("generation", type=int, nargs="?", help="all generations when left out")
     command = commands.add_parser("orphans", help="jobs and processes that a killed run has left at work")
     command.add_argument("--cancel", action="store_true", help="end them, and wait until they are gone")
-    command.add_argument("--force", action="store_true", help="the run was started on another machine, and is dead there")
+    command.add_argument(
+        "--force", action="store_true", help="the run was started on another machine, and is dead there"
+    )
     options = parser.parse_args()
     try:
         if options.command == "files":

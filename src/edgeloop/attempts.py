@@ -1,8 +1,8 @@
 """When a job dies without a word: tried again with more, and in the end a record of what happened.
 
-A job that runs out of memory or time is killed; no script of it can write a record. Snakemake starts it again, with more
-of both. The last attempt does not try once more what has failed twice, but writes the failed record, so that the search
-goes on. Jobs that were cancelled or whose node broke down count for nothing: that is no candidate's fault.
+A job that runs out of memory or time is killed; no script of it can write a record. Snakemake starts it again, with
+more of both. The last attempt does not try once more what has failed twice, but writes the failed record, so that the
+search goes on. Jobs that were cancelled or whose node broke down count for nothing: that is no candidate's fault.
 """
 
 import os

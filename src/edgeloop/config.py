@@ -19,7 +19,7 @@ class ConfigError(ValueError):
 
 
 def complete(config: dict[str, Any], schema: Mapping[str, Any]) -> None:
-    """Check `config` against its schema and fill in the defaults, in place. Raises ConfigError."""
+    """Check `config` against its schema, fill in the defaults and order its keys, in place. Raises ConfigError."""
     _convert(config, schema, schema)
     problems = [_explain(error) for error in _validator(schema).iter_errors(config)]
     if problems:
@@ -33,13 +33,18 @@ def _convert(instance: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) 
         others = schema.get("additionalProperties") or {}
         for key in instance:
             instance[key] = _convert(instance[key], schema.get("properties", {}).get(key, others), root)
-    kinds = {part.get("type") for part in (schema, *schema.get("oneOf", []))}
+    kinds = {kind for part in (schema, *schema.get("oneOf", [])) for kind in _kinds(part)}
     if isinstance(instance, str) and "string" not in kinds and kinds & {"integer", "number", "boolean"}:
         try:
             return yaml.safe_load(instance)
         except yaml.YAMLError:
             return instance  # the check says what is wrong with it
     return instance
+
+
+def _kinds(schema: Mapping[str, Any]) -> list[str]:
+    kinds = schema.get("type", [])
+    return [kinds] if isinstance(kinds, str) else kinds
 
 
 def check(
@@ -110,6 +115,9 @@ def _validator(schema: Mapping[str, Any]) -> jsonschema.Draft202012Validator:
                 if "default" in part:
                     default = part["default"]
                     instance.setdefault(key, dict(default) if isinstance(default, dict) else default)
+            # Snakemake compares params as they are printed: another order of the same keys would run everything again.
+            ordered = {key: instance.pop(key) for key in declared if key in instance}
+            instance.update(ordered)
         yield from plain.VALIDATORS["properties"](validator, declared, instance, parent)
 
     return jsonschema.validators.extend(plain, {"properties": properties})(schema)

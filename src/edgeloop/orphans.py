@@ -1,7 +1,8 @@
 """What a run of Snakemake that was killed has left at work: Slurm jobs and processes of its own, and of nothing else.
 
 Each run writes down its name before its first job: the name that all its Slurm jobs bear, and that its processes carry
-in their environment. Two writers of one file are ruled out because the next run starts no job while any of these is left.
+in their environment. Two writers of one file are ruled out because the next run starts no job while any of these is
+left.
 """
 
 import os
@@ -40,8 +41,9 @@ def begin(folder: Path, name: str | None) -> None:
         _wait(lambda: not any(state in GOING for state in _jobs(earlier).values()), "jobs of an earlier run end")
         if jobs := _jobs(earlier):
             raise OrphansError(
-                f"{len(jobs)} jobs of an earlier run in {folder} are still at work (Slurm jobs {_some(jobs)}) and write the "
-                "same files as this run would: cancel them with `make resume`, or python -m edgeloop orphans --cancel"
+                f"{len(jobs)} jobs of an earlier run in {folder} are still at work (Slurm jobs {_some(jobs)}) and "
+                "write the same files as this run would: cancel them with `make resume`, or python -m edgeloop orphans "
+                "--cancel"
             )
         if processes := _processes(earlier):
             raise OrphansError(
@@ -81,12 +83,13 @@ def cancel(folder: Path, *, force: bool = False) -> int:
     if run["host"] == socket.gethostname():
         if _alive(run):
             raise OrphansError(
-                f"the run in {folder} is alive (PID {run['pid']}): it needs no resuming. Stop it first: kill -INT {run['pid']}"
+                f"the run in {folder} is alive (PID {run['pid']}): it needs no resuming. Stop it first: "
+                f"kill -INT {run['pid']}"
             )
     elif not force and _jobs(run):
         raise OrphansError(
-            f"the last run in {folder} was started on {run['host']}, this is {socket.gethostname()}: resume there, or make "
-            "sure that it does not run any more and say --force"
+            f"the last run in {folder} was started on {run['host']}, this is {socket.gethostname()}: resume there, or "
+            "make sure that it does not run any more and say --force"
         )
     jobs = _jobs(run)
     if jobs:

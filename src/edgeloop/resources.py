@@ -39,7 +39,14 @@ USUAL = {
 
 
 def training_demand(
-    sizes: Sequence[Mapping[str, int]], *, clips: int, epochs: int, threads: int, processes: int, gpus: int, at_once: int
+    sizes: Sequence[Mapping[str, int]],
+    *,
+    clips: int,
+    epochs: int,
+    threads: int,
+    processes: int,
+    gpus: int,
+    at_once: int,
 ) -> Demand:
     """What one job needs that trains networks of `sizes`, `at_once` of them side by side.
 
@@ -66,7 +73,7 @@ def export_demand(sizes: Sequence[Mapping[str, int]]) -> Demand:
 
 
 def _training_mb(size: Mapping[str, int]) -> float:
-    # Weights, gradients and two moments of the optimiser; what each layer puts out, kept for the way back, and its gradient.
+    # Weights, gradients, two moments of the optimiser; what layers put out, kept for the way back, and its gradient.
     return (16 * size["parameters"] + 12 * size["activations"] * size["batch_size"]) / 1e6
 
 

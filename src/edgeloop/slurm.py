@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,7 +30,9 @@ def ask(*command: str) -> list[str]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     except FileNotFoundError as error:
-        raise SlurmError(f"there is no command {command[0]}: is Slurm installed here, and its module loaded?") from error
+        raise SlurmError(
+            f"there is no command {command[0]}: is Slurm installed here, and its module loaded?"
+        ) from error
     except subprocess.TimeoutExpired as error:
         raise SlurmError(f"{command[0]} gave no answer for two minutes: is the cluster up?") from error
     except subprocess.CalledProcessError as error:
@@ -37,10 +40,10 @@ def ask(*command: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def prefer(programs: Path) -> None:
-    """Let this process and its children find the folder `programs` first: it has an sbatch that outlasts a pause of
-    the controller."""
-    os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
+def prefer(wrappers: Path) -> None:
+    """Let this process and its children find ``wrappers/NAME/NAME`` before Slurm's own NAME, where there is one."""
+    found = [str(folder) for folder in sorted(wrappers.iterdir()) if shutil.which(folder.name)]
+    os.environ["PATH"] = os.pathsep.join([*found, os.environ["PATH"]])
 
 
 def queue(names: Iterable[str]) -> dict[int, str]:
@@ -85,7 +88,7 @@ def earlier_attempts() -> list[Job]:
 
 
 def _as_one(number: int, steps: list[list[str]]) -> Job:
-    """A job from its own line and those of its steps: one that ran out of memory counts as FAILED, only its step says why."""
+    """A job from its own line and its steps': one that ran out of memory may be FAILED, and only a step says why."""
     states = [state.split()[0] for state, *_ in steps]
     state = next((state for state in states if state in OWN_FAULT), states[0])
     memory, limit = steps[0][1:]

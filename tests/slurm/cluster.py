@@ -37,7 +37,7 @@ SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
 MpiDefault=none
 SwitchType=switch/none
-ReturnToService=2
+ReturnToService=1
 ProctrackType=proctrack/cgroup
 TaskPlugin=task/cgroup
 SlurmdParameters=config_overrides
@@ -64,12 +64,16 @@ AccountingStorageTRES=gres/gpu
 JobCompType=jobcomp/none
 JobAcctGatherType=jobacct_gather/cgroup
 JobAcctGatherFrequency=2
-NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={n1_port} CPUs={cpus} RealMemory={mb} State=UNKNOWN
-NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={n2_port} CPUs={cpus} RealMemory={mb} Gres=gpu:4 State=UNKNOWN
+NodeName=DEFAULT CPUs={cpus} RealMemory={mb} Gres=gpu:4 State=UNKNOWN
+NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={n1_port}
+NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={n2_port}
 PartitionName=cpu Nodes=n1,n2 Default=YES MaxTime=01:00:00 State=UP
 PartitionName=gpu Nodes=n2 MaxTime=01:00:00 State=UP
+PartitionName=gpus Nodes=n1,n2 MaxTime=01:00:00 State=UP
 """
-GRES_CONF = "".join(f"NodeName=n2 Name=gpu File={file}\n" for file in ("/dev/null", "/dev/zero", "/dev/full", "/dev/random"))
+# Any device file will do: what counts is that Slurm hands them out.
+FAKE_GPUS = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random")
+GRES_CONF = "".join(f"NodeName=n[1-2] Name=gpu File={file}\n" for file in FAKE_GPUS)
 CGROUP_CONF = """\
 CgroupPlugin=cgroup/v1
 CgroupAutomount=no
@@ -207,12 +211,15 @@ class Cluster:
              "--skip-test-db", "--user=root"],
             env=self.environment, check=True, capture_output=True,
         )  # fmt: skip
-        self.run("mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", f"--socket={self.folder}/mariadb.socket",
-                 "--bind-address=127.0.0.1", f"--port={self.ports['mariadb_port']}", "--skip-log-bin",
+        self.run("mariadbd", "--no-defaults", "--user=root", f"--datadir={data}",
+                 f"--socket={self.folder}/mariadb.socket", "--bind-address=127.0.0.1",
+                 f"--port={self.ports['mariadb_port']}", "--skip-log-bin",
                  "--innodb-buffer-pool-size=64M", "--innodb-lock-wait-timeout=900",
                  "--innodb-flush-log-at-trx-commit=0", f"--pid-file={self.folder}/mariadb.pid")  # fmt: skip
         client = ["mariadb", "--no-defaults", f"--socket={self.folder}/mariadb.socket", "-u", "root"]
-        wait_for(lambda: subprocess.run([*client, "-e", "select 1"], capture_output=True).returncode == 0, "MariaDB answers")
+        wait_for(
+            lambda: subprocess.run([*client, "-e", "select 1"], capture_output=True).returncode == 0, "MariaDB answers"
+        )
         subprocess.run(
             [*client, "-e", "create database slurm_acct_db; create user slurm@'127.0.0.1' identified by 'test';"
              "create user slurm@localhost identified by 'test'; grant all on slurm_acct_db.* to slurm@'127.0.0.1';"
@@ -240,12 +247,14 @@ class Cluster:
 
     def stop(self) -> None:
         """Cancel what still runs, and stop each daemon by its PID, in the reverse order of their start."""
-        if {"slurmctld", *NODES} <= self.daemons.keys():
-            self.command("scancel", "--user", "root", check=False)
-            wait_for(lambda: not self.jobs(), "the last jobs have ended", 30)
-        for name in reversed(list(self.daemons)):
-            self.stop_daemon(name)
-        SYSTEM_CONF.unlink()
+        try:
+            if {"slurmctld", *NODES} <= self.daemons.keys():
+                self.command("scancel", "--user", "root")
+                wait_for(lambda: not self.jobs(), "the last jobs have ended", 30)
+        finally:
+            for name in reversed(list(self.daemons)):
+                self.stop_daemon(name)
+            SYSTEM_CONF.unlink()
 
     def jobs(self) -> dict[str, str]:
         """State by number of what is in the queue."""

@@ -2,15 +2,15 @@
 
 import re
 import signal
-import subprocess
 import time
+from itertools import pairwise
 
 import pytest
 from cluster import wait_for
 
 from edgeloop.records import read_json
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slurm
 
 
 def first_generation(run):
@@ -21,7 +21,7 @@ def overlaps(cluster, jobs):
     """Pairs of `jobs` that ran at the same time."""
     lines = cluster.command("sacct", "-X", "-D", "-n", "-P", "-j", ",".join(jobs), "-o", "Start,End").splitlines()
     spans = sorted(tuple(line.split("|")) for line in lines if not line.startswith(("None", "Unknown")))
-    return [(one, other) for one, other in zip(spans, spans[1:], strict=False) if other[0] < one[1]]
+    return [(one, other) for one, other in pairwise(spans) if other[0] < one[1]]
 
 
 def by_candidate(run, rule):
@@ -33,7 +33,7 @@ def by_candidate(run, rule):
 
 
 def test_jobs_that_die_are_tried_again_and_the_search_ends_the_same(search, undisturbed, cluster):
-    """Four searches at once, because each of them mostly waits: out of memory, over time and cancelled, node down, never fits."""
+    """Four searches at once, because each of them mostly waits."""
     starved = search("starved", mem_mb=150)
     stopped = search("stopped", runtime_min=1)
     uprooted = search("uprooted", partition="cpu")
@@ -99,7 +99,9 @@ def test_a_run_that_was_killed_is_resumed_without_a_second_writer(search, undist
     trainings = run.running("train", 2)
     run.process.kill()
     run.process.wait()
-    foreign = cluster.command("sbatch", "--parsable", "--job-name=edgeloop_of-another-folder", "--wrap=sleep 600").strip()
+    foreign = cluster.command(
+        "sbatch", "--parsable", "--job-name=edgeloop_of-another-folder", "--wrap=sleep 600"
+    ).strip()
     assert all(cluster.jobs().get(job) == "RUNNING" for job in trainings)
     arguments = f"--directory {run.folder} --configfile {run.folder}/config.yaml"
 

@@ -1,13 +1,14 @@
 """`snakemake --profile slurm`: the same search on a cluster."""
 
-import json
+import shutil
 
 import pytest
-from searches import ROOT, Run
+from conftest import SlurmRun
+from searches import Run
 
 from edgeloop.records import read_json
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slurm
 HEAVY = {"draft", "train", "export"}
 HERE = {"propose", "screen", "sample", "measure", "select", "conclude", "compare", "summarise"}
 
@@ -27,11 +28,30 @@ def test_heavy_work_goes_to_compute_nodes_and_the_rest_stays_here(undisturbed):
     assert all(executed[rule] > 0 for rule in HERE)
 
 
-def test_the_data_are_prepared_on_compute_nodes(undisturbed, tmp_path):
-    planned = Run.jobs(undisturbed, "-F", "results/data/cache.json")
-    assert planned["simulate"] == 3 and planned["prepare"] == 1
-    output = undisturbed.snakemake("--dry-run", "-F", "results/data/cache.json")
-    assert "localrule simulate" not in output and "localrule prepare" not in output
+def test_the_data_are_prepared_on_compute_nodes(tmp_path, site, cluster, undisturbed):
+    run = SlurmRun(tmp_path, site, undisturbed.config, cluster=cluster)
+    run.start("results/predictors.json")
+    run.finish()
+    assert rules_of(run) == {"simulate": 3, "prepare": 1, "predict": 1}
+
+
+@pytest.mark.parametrize("gpus_per_node", [2, 1], ids=["one-node", "two-nodes"])
+def test_several_gpus_share_one_training(undisturbed, search, cluster, gpus_per_node):
+    run = search(partition="gpus")
+    run.config["training"]["gpus"] = 2
+    run.config["cluster"] = {"gpus_per_node": gpus_per_node}
+    candidate = read_json(undisturbed.path("generations/000/population.json"))["candidates"][0]
+    train = f"candidates/{candidate}/train.json"
+    run.start("results/generations/000/population.json")
+    run.finish()
+    run.start(f"results/{train}")
+    run.finish()
+    (job,) = run.submitted("train")
+    fields = cluster.command("sacct", "-X", "-n", "-P", "-j", job, "-o", "NNodes,AllocTRES").strip().split("|")
+    assert int(fields[0]) == 2 // gpus_per_node and "gres/gpu=2" in fields[1]
+    shared, alone = read_json(run.path(train)), read_json(undisturbed.path(train))
+    assert shared["processes"] == 2 and alone["processes"] == 1
+    assert shared["val_rmse"] == pytest.approx(alone["val_rmse"], rel=1e-3)
 
 
 def test_trainings_get_their_gpu(undisturbed, cluster):
@@ -43,9 +63,16 @@ def test_trainings_get_their_gpu(undisturbed, cluster):
         assert "gpu" not in cluster.command("sacct", "-X", "-n", "-P", "-j", job, "-o", "AllocTRES")
 
 
-def test_one_machine_finds_the_same_candidates_and_the_same_weights(undisturbed, tmp_path, site, prepared):
-    import shutil
+def test_a_pack_is_one_job_and_comes_to_the_same(search, undisturbed):
+    run = search()
+    run.config["training"]["pack"] = 2
+    run.start()
+    run.finish()
+    assert [len(run.submitted(rule)) for rule in ("train_pack", "export_pack", "train", "export")] == [1, 1, 0, 0]
+    assert run.history()["000"] == undisturbed.history()["000"]
 
+
+def test_one_machine_finds_the_same_candidates_and_the_same_weights(undisturbed, tmp_path, site, prepared):
     shutil.copytree(prepared, tmp_path / "local")
     local = Run(tmp_path / "local", site, undisturbed.config)
     local.snakemake("results/generations/000/population.json")

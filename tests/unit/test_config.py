@@ -105,6 +105,12 @@ WRONG = [
     ("dataset/lit_threshold", 300, "'dataset.lit_threshold' is 300: expected at most 254"),
     ("training/epochs", 0, "'training.epochs' is 0: expected at least 1"),
     ("training/device", "tpu", "'training.device' is 'tpu': expected one of auto, cpu, cuda"),
+    ("training/pack", 0, "'training.pack' is 0: expected at least 1"),
+    ("training/gpus", -1, "'training.gpus' is -1: expected at least 0"),
+    ("resources", {"trian": {"mem_mb": 1}}, "'resources' is 'trian': expected one of simulate, prepare, predict,"),
+    ("resources", {"train": {"memory": 1}}, "unknown key 'memory' in 'resources.train'"),
+    ("resources", {"train": {"mem_mb": "4 GB"}}, "'resources.train.mem_mb' is '4 GB'"),
+    ("cluster/gpus_per_node", "four", "'cluster.gpus_per_node' is 'four': expected integer"),
     ("measurement/min_s", 9.0, "'measurement.min_s' is 9.0, above max_s, 0.1"),
     ("baselines/by-hand/architecture/family", "conv4d", "'baselines.by-hand': family 'conv4d' is unknown"),
     ("baselines/by-hand/architecture/kernel", 4, "'baselines.by-hand': family conv3d: kernel"),
@@ -146,3 +152,12 @@ def test_every_problem_is_told_at_once(good):
     with pytest.raises(configuration.ConfigError) as refusal:
         check(good)
     assert str(refusal.value).count("\n  - ") == 2
+
+
+def test_the_order_of_keys_is_the_schemas_whatever_the_files(good):
+    other = dict(reversed([(key, value) for key, value in good.items()]))
+    other["dataset"] = dict(reversed(good["dataset"].items()))
+    other["dataset"]["simulate"] = dict(reversed(good["dataset"]["simulate"].items()))
+    check(good)
+    check(other)
+    assert repr(good["dataset"]) == repr(other["dataset"]) and repr(good["training"]) == repr(other["training"])

@@ -5,6 +5,7 @@ import shutil
 import pytest
 from searches import Run, copy_sources
 
+
 @pytest.fixture(scope="session")
 def source(tmp_path_factory):
     """A copy of the sources: a test may edit them (see `edited`) while others are as they are."""

@@ -3,6 +3,8 @@
 import os
 from functools import cache
 
+from snakemake.logging import logger
+
 from edgeloop import orphans, resources, slurm
 from edgeloop.attempts import ATTEMPTS
 
@@ -142,8 +144,35 @@ def cpus(stage):
     return resources.USUAL[stage].cpus
 
 
+def overview():
+    """How large a search this is, in words: a dry run sees no further than the next checkpoint."""
+    search = config["search"]
+    most = search["max_generations"] * search["generation_size"]
+    gpus = gpus_of_training()
+    each = f", trained on {gpus} GPUs each" if gpus else ""
+    packed = f", {TRAINING['pack']} in one job" if TRAINING["pack"] > 1 else ""
+    screened = f" out of {config['screening']['pool']} screened"
+    return (
+        f"edgeloop: up to {most} candidates of {config['space']} in {search['max_generations']} generations of "
+        f"{search['generation_size']}{screened if config['screening']['pool'] else ''}{each}{packed}, measured on "
+        + ", ".join(
+            f"{name} ({about['transport']})"
+            for name, about in config["devices"].items()
+        )
+    )
+
+
+if workflow.is_main_process:
+    logger.info(overview())
+
+
 def start_run():
-    """Before the first job: no job of an earlier run of this folder may still be at work on the same files."""
+    """Before the first job: the data are there, and no job of an earlier run of this folder is at work on the same files."""
+    if not raw_files(None):
+        raise WorkflowError(
+            f"'dataset.path': there are no HDF5 files (*.h5, *.hdf5) in {config['dataset']['path']}: put them there, or "
+            "name the folder that has them"
+        )
     os.environ[ATTEMPTS] = str(attempts())
     slurm_run = getattr(workflow.scheduler._executor, "run_uuid", None)
     try:

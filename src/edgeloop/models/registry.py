@@ -106,7 +106,7 @@ def count(model: nn.Module, architecture: Mapping[str, Any]) -> dict[str, int]:
 
 
 def size(architecture: Mapping[str, Any]) -> dict[str, int]:
-    """`count` of a network that is not built in memory, and `activations`: numbers that its layers put out for one clip.
+    """`count` of a network that is not built in memory, and `activations`: numbers that its layers put out for a clip.
 
     Deterministic; takes milliseconds, a tenth of a second for the largest Swin.
     """
