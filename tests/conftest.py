@@ -6,8 +6,8 @@ import pytest
 
 
 def pytest_collection_modifyitems(items):
-    """Real runs take longest: one worker begins with those on a cluster, one with those on this machine; each kind shares
-    what it has finished."""
+    """Real runs take longest: one worker begins with those on a cluster, one with those on this machine; each kind
+    shares what it has finished."""
     long = ("slurm", "workflow")
     for item in items:
         for kind in long:

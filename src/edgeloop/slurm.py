@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -71,13 +72,12 @@ def earlier_attempts() -> list[Job]:
     if number is None:
         return []
     (line,) = ask("scontrol", "--oneliner", "show", "job", number)
-    about = dict(entry.partition("=")[::2] for entry in line.split())
-    folder = Path(line.partition(" StdOut=")[2].partition(" Power=")[0].strip()).parent
-    siblings = [file.stem for file in folder.glob("*.log") if file.stem.isdigit() and int(file.stem) < int(number)]
+    name, log = _shown(line, "JobName"), Path(_shown(line, "StdOut"))
+    siblings = [file.stem for file in log.parent.glob("*.log") if file.stem.isdigit() and int(file.stem) < int(number)]
     if not siblings:
         return []
     lines = ask(
-        "sacct", "--noheader", "--parsable2", f"--name={about['JobName']}", f"--jobs={','.join(siblings)}",
+        "sacct", "--noheader", "--parsable2", f"--name={name}", f"--jobs={','.join(siblings)}",
         "--format=JobIDRaw,State,ReqMem,Timelimit",
     )  # fmt: skip
     steps: dict[int, list[list[str]]] = {}
@@ -85,6 +85,14 @@ def earlier_attempts() -> list[Job]:
         step, *figures = line.split("|")
         steps.setdefault(int(step.partition(".")[0]), []).append(figures)
     return [_as_one(job, steps[job]) for job in sorted(steps)]
+
+
+def _shown(line: str, key: str) -> str:
+    """The value of a key in a line of scontrol's, which may hold spaces."""
+    found = re.search(rf"(?:^| ){key}=(.*?)(?= [A-Z][\w/:]*=|$)", line)
+    if found is None:
+        raise SlurmError(f"scontrol shows no {key} in: {line}")
+    return found[1].strip()
 
 
 def _as_one(number: int, steps: list[list[str]]) -> Job:

@@ -69,6 +69,7 @@ NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={n1_port}
 NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={n2_port}
 PartitionName=cpu Nodes=n1,n2 Default=YES MaxTime=01:00:00 State=UP
 PartitionName=gpu Nodes=n2 MaxTime=01:00:00 State=UP
+PartitionName=first Nodes=n1 MaxTime=01:00:00 State=UP
 PartitionName=gpus Nodes=n1,n2 MaxTime=01:00:00 State=UP
 """
 # Any device file will do: what counts is that Slurm hands them out.

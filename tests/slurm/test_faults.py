@@ -36,7 +36,7 @@ def test_jobs_that_die_are_tried_again_and_the_search_ends_the_same(search, undi
     """Four searches at once, because each of them mostly waits."""
     starved = search("starved", mem_mb=150)
     stopped = search("stopped", runtime_min=1)
-    uprooted = search("uprooted", partition="cpu")
+    uprooted = search("uprooted", partition="first")
     uprooted.config["training"]["gpus"] = 0
     hopeless = search("hopeless", mem_mb=150)
     hopeless.config["cluster"] = {"node_mem_mb": 220}

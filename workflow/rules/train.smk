@@ -32,6 +32,7 @@ rule train:
             "edgeloop.compute",
             "edgeloop.models",
             "edgeloop.data.cache",
+            *(["edgeloop.distributed"] if PROCESSES_OF_TRAINING > 1 else []),
         ),
     script:
         "../scripts/train.py"
