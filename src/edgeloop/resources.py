@@ -7,7 +7,6 @@ counts but the number of threads.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 FLOPS_OF_THREAD = 5e9
 FLOPS_OF_GPU = 5e12
@@ -77,17 +76,17 @@ def _training_mb(size: Mapping[str, int]) -> float:
     return (16 * size["parameters"] + 12 * size["activations"] * size["batch_size"]) / 1e6
 
 
-def memory_mb(demand: Demand, setting: Mapping[str, Any], limit: int | None, attempt: int, attempts: int) -> int:
-    """Memory in MB of the given attempt (the first is 1) out of `attempts`."""
-    mem_mb = (setting.get("mem_mb") or demand.mem_mb) * 2 ** (attempt - 1)
+def memory_mb(first_mb: int, limit_mb: int | None, attempt: int, attempts: int) -> int:
+    """Memory in MB of the given attempt (the first is 1) out of `attempts`; `first_mb` is that of the first."""
+    mem_mb = first_mb * 2 ** (attempt - 1)
     if attempt == attempts > 1:
         mem_mb = max(mem_mb, LAST_MB)
-    return min(mem_mb, limit or mem_mb)
+    return min(mem_mb, limit_mb or mem_mb)
 
 
-def runtime_min(demand: Demand, setting: Mapping[str, Any], limit: int, attempt: int) -> int:
+def runtime_min(first_min: int, limit_min: int, attempt: int) -> int:
     """Time limit in minutes of the given attempt."""
-    return min((setting.get("runtime_min") or demand.runtime_min) * 2 ** (attempt - 1), limit)
+    return min(first_min * 2 ** (attempt - 1), limit_min)
 
 
 def nodes(gpus: int, gpus_per_node: int) -> int:

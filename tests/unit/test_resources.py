@@ -2,7 +2,6 @@ import pytest
 
 from edgeloop import resources
 from edgeloop.models import registry
-from edgeloop.resources import Demand
 
 SMALL = {"parameters": 1_000, "macs": 10**6, "activations": 10**4, "batch_size": 32}
 LARGE = {"parameters": 28_000_000, "macs": 44 * 10**9, "activations": 10**8, "batch_size": 8}
@@ -37,18 +36,14 @@ def test_a_pack_needs_the_memory_of_those_side_by_side_and_the_time_of_all():
 
 
 def test_memory_and_time_double_with_each_attempt_up_to_what_there_is():
-    demand = Demand(1, 4000, 30)
-    assert [resources.memory_mb(demand, {}, None, attempt, 4) for attempt in (1, 2, 3)] == [4000, 8000, 16000]
-    assert [resources.memory_mb(demand, {}, 10_000, attempt, 4) for attempt in (1, 2, 3)] == [4000, 8000, 10_000]
-    assert [resources.runtime_min(demand, {}, 100, attempt) for attempt in (1, 2, 3)] == [30, 60, 100]
-    assert resources.memory_mb(demand, {"mem_mb": 100}, None, 2, 4) == 200
-    assert resources.runtime_min(demand, {"runtime_min": 7}, 100, 2) == 14
+    assert [resources.memory_mb(4000, None, attempt, 4) for attempt in (1, 2, 3)] == [4000, 8000, 16000]
+    assert [resources.memory_mb(4000, 10_000, attempt, 4) for attempt in (1, 2, 3)] == [4000, 8000, 10_000]
+    assert [resources.runtime_min(30, 100, attempt) for attempt in (1, 2, 3)] == [30, 60, 100]
 
 
 def test_the_last_attempt_has_room_to_say_why_it_gives_up():
-    asked = [resources.memory_mb(Demand(1, 50, 30), {}, None, attempt, 4) for attempt in (3, 4)]
-    assert asked == [200, resources.LAST_MB]
-    assert resources.memory_mb(Demand(1, 50, 30), {}, None, 1, 1) == 50
+    assert [resources.memory_mb(50, None, attempt, 4) for attempt in (3, 4)] == [200, resources.LAST_MB]
+    assert resources.memory_mb(50, None, 1, 1) == 50
 
 
 def test_a_training_takes_whole_nodes_or_a_part_of_one():

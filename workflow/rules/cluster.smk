@@ -56,10 +56,14 @@ def training_clips():
 
 @cache
 def size_of(candidate):
-    """The size of a candidate's network, from its genotype.json."""
-    about = json.loads(
-        Path(f"results/candidates/{candidate}/genotype.json").read_text()
-    )
+    """The size of a candidate's network, from its genotype.json; None in a folder of an edgeloop that did not write it.
+
+    As long as there is no such file, FileNotFoundError: Snakemake asks again once there is.
+    """
+    file = Path(f"results/candidates/{candidate}/genotype.json")
+    about = json.loads(file.read_text())
+    if "size" not in about:
+        return None
     batch_size = about["genotype"]["training"].get("batch_size", 32)
     return {**about["size"], "batch_size": batch_size}
 
@@ -68,11 +72,7 @@ def demand(stage, wildcards):
     """What a job of `stage` needs: from the sizes of its networks where they are known."""
     if stage not in ("train", "export"):
         return resources.USUAL[stage]
-    sizes = [
-        size_of(member)
-        for member in members_of_job(wildcards)
-        if Path(f"results/candidates/{member}/genotype.json").exists()
-    ]
+    sizes = [size for size in map(size_of, members_of_job(wildcards)) if size]
     if stage == "export":
         return resources.export_demand(sizes)
     return resources.training_demand(
@@ -82,7 +82,7 @@ def demand(stage, wildcards):
         threads=TRAINING["threads"],
         processes=PROCESSES_OF_TRAINING,
         gpus=gpus_of_training(),
-        at_once=max(1, min(TRAINING.get("pack", 1), len(sizes))),
+        at_once=max(1, min(TRAINING["pack"], len(sizes))),
     )
 
 
@@ -104,14 +104,15 @@ def cluster_resources(stage):
         # For scripts: which attempt this is. Never among params, where it would be a reason to run again.
         "attempt": lambda wildcards, attempt: attempt,
         "mem_mb": lambda wildcards, attempt: resources.memory_mb(
-            demand(stage, wildcards),
-            setting,
+            setting.get("mem_mb") or demand(stage, wildcards).mem_mb,
             CLUSTER["node_mem_mb"],
             attempt,
             attempts(),
         ),
         "runtime": lambda wildcards, attempt: resources.runtime_min(
-            demand(stage, wildcards), setting, CLUSTER["max_runtime_min"], attempt
+            setting.get("runtime_min") or demand(stage, wildcards).runtime_min,
+            CLUSTER["max_runtime_min"],
+            attempt,
         ),
         "slurm_partition": setting.get("partition"),
         "slurm_account": setting.get("account"),
