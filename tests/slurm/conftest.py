@@ -25,12 +25,15 @@ class SlurmRun(Run):
     """A search under the real profile, to be disturbed while it runs."""
 
     cluster: Cluster = None
+    about_cluster: str | None = None
     process: subprocess.Popen | None = None
 
     def command(self, *arguments):
         local = super().command(*arguments)
         at = local.index("--cores")
-        return [*local[:at], "--profile", "slurm", *local[at + 2 :]]
+        # What the command line says of the cluster replaces what the profile says.
+        about = ["--config", f"cluster={self.about_cluster}"] if self.about_cluster else []
+        return [*local[:at], "--profile", "slurm", *local[at + 2 :], *about]
 
     @property
     def environment(self):

@@ -39,7 +39,7 @@ def test_jobs_that_die_are_tried_again_and_the_search_ends_the_same(search, undi
     uprooted = search("uprooted", partition="first")
     uprooted.config["training"]["gpus"] = 0
     hopeless = search("hopeless", mem_mb=150)
-    hopeless.config["cluster"] = {"node_mem_mb": 220}
+    hopeless.about_cluster = "{gpus_per_node: 4, node_mem_mb: 220}"
     runs = (starved, stopped, uprooted, hopeless)
     for run in runs:
         run.start()

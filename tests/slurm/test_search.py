@@ -39,7 +39,7 @@ def test_the_data_are_prepared_on_compute_nodes(tmp_path, site, cluster, undistu
 def test_several_gpus_share_one_training(undisturbed, search, cluster, gpus_per_node):
     run = search(partition="gpus")
     run.config["training"]["gpus"] = 2
-    run.config["cluster"] = {"gpus_per_node": gpus_per_node}
+    run.about_cluster = f"{{gpus_per_node: {gpus_per_node}}}"
     candidate = read_json(undisturbed.path("generations/000/population.json"))["candidates"][0]
     train = f"candidates/{candidate}/train.json"
     run.start("results/generations/000/population.json")
