@@ -5,6 +5,8 @@ import os
 import pytest
 
 
+# First, because xdist looks at the groups in this very hook.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Real runs take longest: one worker begins with those on a cluster, one with those on this machine; each kind
     shares what it has finished."""

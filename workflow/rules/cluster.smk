@@ -44,7 +44,6 @@ def training_settings():
     return {key: value for key, value in TRAINING.items() if key not in others}
 
 
-@cache
 def training_clips():
     """How many clips a training reads; an assumption as long as the data are not prepared."""
     cache_file = Path("results/data/cache.json")
