@@ -45,6 +45,8 @@ class SlurmRun(Run):
         self.process = subprocess.Popen(
             self.command(*arguments), env=self.environment, cwd=self.source, stdout=self.log, stderr=self.log,
             start_new_session=True,
+            # As from a terminal: what a shell puts into the background, and its children, would ignore SIGINT.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 
     def finish(self, fails=False, seconds=400):
