@@ -207,11 +207,8 @@ class Cluster:
 
     def start_database(self) -> None:
         data = self.folder / "database"
-        subprocess.run(
-            ["mariadb-install-db", "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal",
-             "--skip-test-db", "--user=root"],
-            env=self.environment, check=True, capture_output=True,
-        )  # fmt: skip
+        self.command("mariadb-install-db", "--no-defaults", f"--datadir={data}", "--skip-test-db", "--user=root",
+                     "--auth-root-authentication-method=normal")  # fmt: skip
         self.run("mariadbd", "--no-defaults", "--user=root", f"--datadir={data}",
                  f"--socket={self.folder}/mariadb.socket", "--bind-address=127.0.0.1",
                  f"--port={self.ports['mariadb_port']}", "--skip-log-bin",

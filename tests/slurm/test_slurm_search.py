@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from conftest import SlurmRun
+from disturbed import SlurmRun
 from searches import Run
 
 from edgeloop.records import read_json
