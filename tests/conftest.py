@@ -5,16 +5,9 @@ import os
 import pytest
 
 
-# First, because xdist looks at the groups in this very hook.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Real runs take longest: one worker begins with those on a cluster, one with those on this machine; each kind
-    shares what it has finished."""
+    """Real runs take longest: one worker begins with those on a cluster, one with those on this machine."""
     long = ("slurm", "workflow")
-    for item in items:
-        for kind in long:
-            if item.get_closest_marker(kind):
-                item.add_marker(pytest.mark.xdist_group(kind))
     items.sort(key=lambda item: not any(item.get_closest_marker(kind) for kind in long))
 
 
