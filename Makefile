@@ -13,7 +13,7 @@ demo: .venv/ready
 	$(BIN)/snakemake --cores $(CORES) --quiet rules reason
 
 test: .venv/ready-test lint
-	$(BIN)/pytest --numprocesses $(CORES) --dist loadfile
+	$(BIN)/pytest --numprocesses $(CORES) --dist loadfile --no-loadscope-reorder
 
 # Part of `make test` where Slurm's programs are installed.
 test-slurm: .venv/ready-test

@@ -45,7 +45,7 @@ def test_the_data_are_prepared_on_compute_nodes(tmp_path, site, cluster, undistu
 
 @pytest.mark.parametrize("gpus_per_node", [2, 1], ids=["one-node", "two-nodes"])
 def test_several_gpus_share_one_training(undisturbed, search, cluster, gpus_per_node):
-    run = search(partition="gpus")
+    run = search(partition="gpus", mem_mb=2500)  # three processes with PyTorch in them
     run.config["training"]["gpus"] = 2
     run.about_cluster = f"{{gpus_per_node: {gpus_per_node}}}"
     candidate = read_json(undisturbed.path("generations/000/population.json"))["candidates"][0]
@@ -126,7 +126,9 @@ def test_jobs_that_die_are_tried_again_and_the_search_ends_the_same(search, undi
     uprooted = search("uprooted", partition="first")
     uprooted.config["training"]["gpus"] = 0
     hopeless = search("hopeless", mem_mb=150)
-    hopeless.about_cluster = "{gpus_per_node: 4, node_mem_mb: 220}"
+    hopeless.start("results/generations/000/population.json")
+    hopeless.finish()
+    hopeless.about_cluster = "{gpus_per_node: 4, node_mem_mb: 280}"  # Snakemake fits, PyTorch does not
     runs = (starved, stopped, uprooted, hopeless)
     for run in runs:
         run.start()
@@ -174,10 +176,12 @@ def test_a_daemon_that_stops_for_40_seconds_is_outlasted(search, undisturbed, cl
     time.sleep(40)
     # What began as a new cluster goes on as an old one.
     cluster.run(*(part for part in command if part != "-i"))
-    output = run.finish()
+    run.finish()
     assert first_generation(run) == first_generation(undisturbed)
+    # A job that is just starting when the controller stops fails, and is tried again: but never two at once.
     for rule in ("train", "export"):
-        assert all(len(jobs) == 1 for jobs in by_candidate(run, rule).values()), output
+        for jobs in by_candidate(run, rule).values():
+            assert not overlaps(cluster, jobs)
 
 
 def test_a_run_that_was_killed_is_resumed_without_a_second_writer(search, undisturbed, cluster, make):
