@@ -27,7 +27,7 @@ import yaml
 from tabulate import tabulate
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("Snakefile", "config", "edge", "profiles", "slurm", "src", "workflow")
+SOURCES = ("Snakefile", "config", "edge", "envs", "profiles", "slurm", "src", "workflow")
 EMPTY = ("train", "export", "measure")
 POLL_S = 0.05
 
