@@ -7,7 +7,6 @@ the statistics of batch normalisation: but for rounding, and for what random lay
 of one process.
 """
 
-import ctypes
 import os
 import signal
 import socket
@@ -32,6 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 from edgeloop import training
 from edgeloop.compute import Alone, pick_device
 from edgeloop.data.cache import open_split
+from edgeloop.descent import end_with_parent
 from edgeloop.progress import progress
 from edgeloop.records import Genotype, candidate_id, read_json, write_json
 
@@ -43,9 +43,6 @@ options; snakemake-executor-plugin-slurm-jobstep drops it, too.
 """
 LOST = ("connection closed", "connection reset", "broken pipe")
 """Words of PyTorch for another process that has gone."""
-
-_PR_SET_PDEATHSIG = 1  # prctl(2)
-_libc = ctypes.CDLL(None)
 
 
 def train(
@@ -123,7 +120,8 @@ def _run(command: list[str], threads: int) -> int:
     # Also in time for libraries that read it once, as they are loaded.
     environment["OMP_NUM_THREADS"] = str(threads)
     try:
-        process = subprocess.Popen(command, env=environment, preexec_fn=lambda: _end_with_parent(signal.SIGTERM))
+        # torchrun and its processes would outlive a kill.
+        process = subprocess.Popen(command, env=environment, preexec_fn=lambda: end_with_parent(signal.SIGTERM))
     except FileNotFoundError as error:
         raise RuntimeError(f"cannot start {command[0]}: it is not installed here, or not on the PATH") from error
     with process:
@@ -132,11 +130,6 @@ def _run(command: list[str], threads: int) -> int:
         except BaseException:
             process.terminate()
             raise
-
-
-def _end_with_parent(by: signal.Signals) -> None:
-    """Have the kernel send `by` to this process when its parent ends: torchrun and its processes outlive a kill."""
-    _libc.prctl(_PR_SET_PDEATHSIG, int(by), 0, 0, 0)
 
 
 # -------------------------------------------------------------------------------------------- in each process
@@ -249,7 +242,7 @@ class _Normalise(torch.autograd.Function):
 
 def main(job_file: str | Path) -> None:
     """What each process runs: its part of the training that `job_file` describes."""
-    _end_with_parent(signal.SIGKILL)
+    end_with_parent()
     os.environ.update(whereabouts(os.environ))
     rank, size, local = (int(os.environ[key]) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     outcome = Path(job_file).with_name(OUTCOME)

@@ -80,18 +80,18 @@ def cancel(folder: Path, *, force: bool = False) -> int:
     run = _registered(folder)
     if run is None:
         return 0
+    jobs = _jobs(run)
     if run["host"] == socket.gethostname():
         if _alive(run):
             raise OrphansError(
                 f"the run in {folder} is alive (PID {run['pid']}): it needs no resuming. Stop it first: "
                 f"kill -INT {run['pid']}"
             )
-    elif not force and _jobs(run):
+    elif jobs and not force:
         raise OrphansError(
             f"the last run in {folder} was started on {run['host']}, this is {socket.gethostname()}: resume there, or "
             "make sure that it does not run any more and say --force"
         )
-    jobs = _jobs(run)
     if jobs:
         slurm.cancel(jobs)
         _wait(lambda: not _jobs(run), f"cancelled jobs {_some(jobs)} end")
@@ -122,7 +122,7 @@ def _alive(run: Mapping[str, Any]) -> bool:
 
 
 def _jobs(run: Mapping[str, Any]) -> dict[int, str]:
-    return slurm.queue([run["name"]]) if run["slurm"] else {}
+    return slurm.queue(run["name"]) if run["slurm"] else {}
 
 
 def _processes(run: Mapping[str, Any]) -> list[psutil.Process]:

@@ -5,7 +5,6 @@ one that has done the imports (`run`); what a member has come to is at once kept
 goes on when the job dies (`Stash`).
 """
 
-import ctypes
 import multiprocessing
 import os
 import shutil
@@ -20,9 +19,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from edgeloop.descent import end_with_parent
 from edgeloop.records import digest, read_json, write_json
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 _FORK = multiprocessing.get_context("fork")
 
 
@@ -254,7 +253,7 @@ def _members(
     parent: int,
 ) -> None:
     """In a forked process: one member after the other."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    end_with_parent()
     if os.getppid() != parent:  # it has died meanwhile
         os._exit(1)
     for member in members:

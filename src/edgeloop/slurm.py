@@ -47,12 +47,11 @@ def prefer(wrappers: Path) -> None:
     os.environ["PATH"] = os.pathsep.join([*found, os.environ["PATH"]])
 
 
-def queue(names: Iterable[str]) -> dict[int, str]:
-    """State by number of this user's jobs in the queue that have one of `names`."""
-    names = set(names)
+def queue(name: str) -> dict[int, str]:
+    """State by number of this user's jobs in the queue that are called `name`."""
     lines = ask("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%i|%T|%j")
     found = (line.strip().split("|", 2) for line in lines)
-    return {int(number): state for number, state, name in found if name in names}
+    return {int(number): state for number, state, its_name in found if its_name == name}
 
 
 def cancel(numbers: Iterable[int]) -> None:

@@ -38,7 +38,7 @@ def test_without_slurm_there_are_no_earlier_attempts(monkeypatch):
 def test_a_missing_program_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(slurm.SlurmError, match="no command squeue: is Slurm installed here"):
-        slurm.queue(["edgeloop_1"])
+        slurm.queue("edgeloop_1")
 
 
 def test_wrappers_are_found_first_and_only_for_what_is_there(monkeypatch, tmp_path):

@@ -81,8 +81,15 @@ def demand(stage, wildcards):
         threads=TRAINING["threads"],
         processes=PROCESSES_OF_TRAINING,
         gpus=gpus_of_training(),
-        at_once=max(1, min(TRAINING["pack"], len(sizes))),
+        at_once=side_by_side(len(sizes)),
     )
+
+
+def side_by_side(members):
+    """How many of the `members` of a job train at the same time."""
+    if not gpus_of_training() and (asked := config["resources"].get("train", {}).get("cpus")):
+        members = min(members, asked // TRAINING["threads"])
+    return max(1, members)
 
 
 def members_of_job(wildcards):
@@ -144,6 +151,14 @@ def cpus(stage):
     return resources.USUAL[stage].cpus
 
 
+def cpus_of_pack(stage, each):
+    """The threads of a pack's job: as the config says, else `each` for every member; on one machine never more than it has."""
+    asked = config["resources"].get(stage, {}).get("cpus")
+    return lambda wildcards: asked or math.ceil(
+        each * len(PACKS.members(wildcards.pack))
+    )
+
+
 def overview():
     """How large a search this is, in words: a dry run sees no further than the next checkpoint."""
     search = config["search"]
@@ -151,10 +166,11 @@ def overview():
     gpus = gpus_of_training()
     each = f", trained on {gpus} GPUs each" if gpus else ""
     packed = f", {TRAINING['pack']} in one job" if TRAINING["pack"] > 1 else ""
-    screened = f" out of {config['screening']['pool']} screened"
+    pool = config["screening"]["pool"]
+    screened = f" out of {pool} screened" if pool else ""
     return (
         f"edgeloop: up to {most} candidates of {config['space']} in {search['max_generations']} generations of "
-        f"{search['generation_size']}{screened if config['screening']['pool'] else ''}{each}{packed}, measured on "
+        f"{search['generation_size']}{screened}{each}{packed}, measured on "
         + ", ".join(
             f"{name} ({about['transport']})"
             for name, about in config["devices"].items()

@@ -190,14 +190,6 @@ def stage_of_pack(stage):
     return lambda wildcards: f"results/packs/{PACKS.of(wildcards.candidate)}/{stage}"
 
 
-def cpus_of_pack(stage, each):
-    """The threads of a pack's job: as the config says, else `each` for every member; on one machine never more than it has."""
-    asked = config["resources"].get(stage, {}).get("cpus")
-    return lambda wildcards: asked or math.ceil(
-        each * len(PACKS.members(wildcards.pack))
-    )
-
-
 # ---------------------------------------------------------------- devices
 
 
