@@ -87,7 +87,9 @@ def demand(stage, wildcards):
 
 def side_by_side(members):
     """How many of the `members` of a job train at the same time."""
-    if not gpus_of_training() and (asked := config["resources"].get("train", {}).get("cpus")):
+    if not gpus_of_training() and (
+        asked := config["resources"].get("train", {}).get("cpus")
+    ):
         members = min(members, asked // TRAINING["threads"])
     return max(1, members)
 
