@@ -49,6 +49,7 @@ rule all:
 localrules:
     all,
     enrol,
+    warm_start,
     propose,
     screen,
     sample,

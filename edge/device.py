@@ -21,6 +21,7 @@ class Device:
     name: str
     transport: str = "local"
     budget_ms: float | None = None
+    budget_memory_mb: float | None = None
     python: str | None = None
     work_folder: str = "~/.cache/edgeloop"
     cache_mb: int = 512
@@ -119,6 +120,8 @@ def _check(device: Device) -> None:
         refuse("host", "none, since its transport is local (did you mean `transport: ssh`?)")
     if device.budget_ms is not None and not (number(device.budget_ms) and device.budget_ms > 0):
         refuse("budget_ms", "a latency above 0 in milliseconds")
+    if device.budget_memory_mb is not None and not (number(device.budget_memory_mb) and device.budget_memory_mb > 0):
+        refuse("budget_memory_mb", "a size above 0 in MB")
     for key in ("deadline_s", "connect_timeout_s", "silence_timeout_s"):
         if not (number(getattr(device, key)) and getattr(device, key) > 0):
             refuse(key, "a time above 0 in seconds")

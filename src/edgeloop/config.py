@@ -64,6 +64,7 @@ def check(
     problems = [
         *_dataset(config["dataset"], locate),
         *_search(config),
+        *_warm_start(config["search"], locate),
         *_measurement(config["measurement"]),
         *_devices(config["devices"], check_device),
         *_space(config["space"], locate),
@@ -213,6 +214,7 @@ def _simulate(dataset: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _search(config: Mapping[str, Any]) -> Iterator[str]:
+    from edgeloop.search import decide
     from edgeloop.search.registry import strategy
 
     search, pool = config["search"], config["screening"]["pool"]
@@ -225,11 +227,32 @@ def _search(config: Mapping[str, Any]) -> Iterator[str]:
         for name in search["options"]:
             if name not in known:
                 yield f"unknown key '{name}' in 'search.options' of {search['strategy']}{_suggestion(name, known)}"
+    first = next(iter(config["devices"]))
+    budgets = decide.budgets(config["devices"])
+    for figure in search["objectives"][1:]:
+        if figure not in budgets[first]:
+            key = next(key for key, limited in decide.BUDGET_KEYS.items() if limited == figure)
+            yield (
+                f"'search.objectives' has {figure}, but 'devices.{first}' has no {key}: give it one, from which on a "
+                "network is of no use"
+            )
     if pool and pool < search["generation_size"]:
         yield (
             f"'search.generation_size' is {search['generation_size']}, more than 'screening.pool', {pool}: "
             "raise the pool, lower the size, or set the pool to 0 to train without screening"
         )
+
+
+def _warm_start(search: Mapping[str, Any], locate: Callable[[str], Path | None]) -> Iterator[str]:
+    from edgeloop.search import warm_start
+
+    if Path("results/warm_start.json").exists():
+        return  # the run has its own copy, whatever has become of the others
+    for path in search["warm_start"]:
+        try:
+            warm_start.read(locate(path) or Path(path))
+        except warm_start.WarmStartError as error:
+            yield str(error)
 
 
 def _measurement(measurement: Mapping[str, Any]) -> Iterator[str]:

@@ -53,12 +53,19 @@ class Gene:
     def vary(self, value: Any, rng: np.random.Generator) -> Any:
         """Another value: any other choice, or a point nearby in the range."""
         for _ in range(TRIES):
-            other = self.draw(rng) if self.choices is not None else self._at(rng.normal(self._position(value), STEP))
+            other = self.draw(rng) if self.choices is not None else self._at(rng.normal(self.position(value), STEP))
             if other != value:
                 return other
         raise ValueError(f"gene '{self.name}' has no value besides {value}")
 
-    def _position(self, value: float) -> float:
+    def allows(self, value: Any) -> bool:
+        """Whether the gene can have this value."""
+        if self.choices is not None:
+            return value in self.choices
+        return isinstance(value, int | float) and self.bounds[0] <= value <= self.bounds[1]
+
+    def position(self, value: float) -> float:
+        """Where in its range a value is, from 0 to 1."""
         low, high = np.log(self.bounds) if self.log else self.bounds
         return ((np.log(value) if self.log else value) - low) / (high - low)
 
@@ -68,6 +75,11 @@ class Gene:
         if self.integer:
             return min(int(low + position * (high - low + 1)), high)
         value = low * (high / low) ** position if self.log else low + position * (high - low)
+        return self.rounded(value)
+
+    def rounded(self, value: float) -> float:
+        """A value of a range as genotypes have it."""
+        low, high = self.bounds
         return min(max(float(f"{value:.{FLOAT_DIGITS}g}"), low), high)
 
 
@@ -112,15 +124,17 @@ class Space:
                 return self.genotype(child)
         return first
 
-    def flatten(self, genotype: Genotype) -> dict[str, Any]:
+    def flatten(self, genotype: Genotype, *, training: bool = True) -> dict[str, Any]:
         """The active genes of `genotype` as {gene name: value}, in the order of the space.
+
+        With `training` False, without those of training.
 
         Raises ValueError when the genotype is not of this space.
         """
         family = genotype["architecture"]["family"]
         flat: dict[str, Any] = {}
         for name, gene in self.genes.items():
-            if not self._is_active(gene, flat):
+            if not self.is_active(gene, flat) or (not training and name.startswith("training:")):
                 continue
             group, _, key = name.partition(":")
             source = {
@@ -135,6 +149,15 @@ class Space:
                 raise ValueError(f"genotype without the gene '{name}' of space '{self.name}': {genotype}") from error
             flat[name] = value
         return flat
+
+    def holds(self, genotype: Genotype) -> bool:
+        """Whether `genotype` is one of this space: it has exactly the active genes, with values that they can take."""
+        try:
+            flat = self.flatten(genotype)
+        except ValueError:
+            return False
+        possible = all(self.genes[name].allows(value) for name, value in flat.items())
+        return possible and self.genotype(flat) == genotype and self.is_allowed(flat)
 
     def genotype(self, flat: Mapping[str, Any]) -> Genotype:
         """The genotype of {gene name: value}: the inverse of `flatten`."""
@@ -154,7 +177,8 @@ class Space:
                 target[key] = value
         return genotype
 
-    def _is_active(self, gene: Gene, flat: Mapping[str, Any]) -> bool:
+    def is_active(self, gene: Gene, flat: Mapping[str, Any]) -> bool:
+        """Whether the conditions of `gene` hold among `flat`, which has the genes that stand before it."""
         return all(parent in flat and flat[parent] in values for parent, values in gene.when.items())
 
     def _is_variable(self, name: str) -> bool:
@@ -169,6 +193,6 @@ class Space:
         """`values` without the genes that they leave inactive, and with the missing active ones drawn."""
         flat: dict[str, Any] = {}
         for name, gene in self.genes.items():
-            if self._is_active(gene, flat):
+            if self.is_active(gene, flat):
                 flat[name] = values[name] if name in values else gene.draw(rng)
         return flat

@@ -57,7 +57,10 @@ def build(
             **{f"{split}_clips": cache["splits"][split]["clips"] for split in ("train", "validation", "test")},
         },
         "devices": {
-            device: {"fingerprint": enrolment["fingerprint"], "budget_ms": state["budgets_ms"].get(device)}
+            device: {
+                "fingerprint": enrolment["fingerprint"],
+                "budget_ms": state["budgets"].get(device, {}).get("latency_ms"),
+            }
             for device, enrolment in enrolments.items()
         },
         "predictors": {name: {figure: value[figure] for figure in QUALITY} for name, value in predictors.items()},

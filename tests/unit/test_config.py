@@ -38,7 +38,7 @@ def test_a_delivered_configuration_is_good(file):
 def test_a_configuration_of_space_and_device_alone_is_completed_with_defaults():
     config = {"space": "config/spaces/demo.yaml", "devices": {"here": {"transport": "local", "budget_ms": 1}}}
     check(config)
-    assert config["search"]["strategy"] == "evolution"
+    assert config["search"]["strategy"] == "gp-ehvi"
     assert config["dataset"]["split"]["validation"] == {"share": 0.2, "by": "layer"}
 
 
@@ -55,13 +55,20 @@ WRONG = [
     (
         "search/strategy",
         "evolutoin",
-        "'search.strategy': unknown strategy 'evolutoin'; expected one of evolution, random",
+        "'search.strategy': unknown strategy 'evolutoin'; expected one of evolution, gp-ehvi, ",
     ),
     (
         "search/options",
-        {"tournamnt": 3},
-        "unknown key 'tournamnt' in 'search.options' of evolution; did you mean 'tournament'?",
+        {"childen": 300},
+        "unknown key 'childen' in 'search.options' of gp-ehvi; did you mean 'children'?",
     ),
+    (
+        "search/objectives",
+        ["val_rmse", "latency_ms", "peak_memory_mb"],
+        "'search.objectives' has peak_memory_mb, but 'devices.this-machine' has no budget_memory_mb",
+    ),
+    ("search/objectives", ["latency_ms", "val_rmse"], "'search.objectives.0' is 'latency_ms'"),
+    ("search/warm_start", ["nowhere.zip"], "'search.warm_start': there is no nowhere.zip"),
     ("search/generation_size", 5, "'search.generation_size' is 5, more than 'screening.pool', 4"),
     ("screening/pool", -4, "'screening.pool' is -4: expected at least 0"),
     ("space", "config/spaces/nowhere.yaml", "'space': there is no file config/spaces/nowhere.yaml"),

@@ -11,7 +11,7 @@ from edge import Device
 from edgeloop import config as configuration
 from edgeloop import yamlfile
 from edgeloop.models import registry
-from edgeloop.search import evolution
+from edgeloop.search.registry import STRATEGIES, strategy
 from edgeloop.training import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +72,11 @@ def of_genes():
 EXPECTED = {
     **of_devices(),
     **settings(SCHEMA),
-    **{f"search.options.{name}": default for name, default in evolution.DEFAULTS.items()},
+    **{
+        f"search.options.{name}": default
+        for each in STRATEGIES
+        for name, default in getattr(strategy(each), "DEFAULTS", {}).items()
+    },
     **of_genes(),
 }
 

@@ -33,6 +33,7 @@ def test_an_empty_value_means_the_default():
         ({"host": "x"}, "did you mean `transport: ssh`?"),
         ({"budget_ms": -1}, "budget_ms is -1; expected a latency above 0"),
         ({"budget_ms": True}, "budget_ms is True"),
+        ({"budget_memory_mb": 0}, "budget_memory_mb is 0; expected a size above 0 in MB"),
         ({"deadline_s": 0}, "deadline_s is 0"),
         ({"lock_timeout_s": "soon"}, "lock_timeout_s is 'soon'"),
         ({"lock_file": "relative"}, "an absolute path"),

@@ -11,9 +11,10 @@ from edgeloop import config
 from edgeloop.records import architecture_id, candidate_id, failed, ok
 from edgeloop.search import decide, identity, pareto, state
 from edgeloop.search.registry import STRATEGIES
+from edgeloop.search.results import knowledge
 
 ROOT = Path(__file__).parents[2]
-BUDGETS = {"bench": 0.5}
+BUDGETS = {"bench": {"latency_ms": 0.5}}
 SIZE = 6
 
 
@@ -60,28 +61,36 @@ def rmse(genotype):
     )
 
 
-def propose(space, previous, name="evolution", seed=1, count=2 * SIZE):
+def known(space, current, budgets=BUDGETS, earlier=()):
+    return knowledge(space, current, budgets=budgets, objectives=["latency_ms"], earlier=earlier)
+
+
+def propose(space, previous, name="evolution", seed=1, count=2 * SIZE, **more):
     generation = previous["generation"] + 1
-    return decide.propose(space, previous, name=name, options={}, seed=seed, generation=generation, count=count)
+    return decide.propose(
+        known(space, previous, **more), name=name, options={}, seed=seed, generation=generation, count=count
+    )
 
 
-def screen(proposals, generation):
-    figures = {architecture_id(genotype): {"latency_ms": latency_ms(genotype)} for genotype in proposals}
-    return [ok(device="bench", generation=generation, architectures=figures, work=[0, 1])]
+def genes(proposals):
+    return {architecture_id(g): {"architecture": g["architecture"], "precision": g["precision"]} for g in proposals}
 
 
-def choose(previous, proposals, screening, name="evolution", seed=1, budgets=BUDGETS):
+def screen(proposals):
+    figures = {architecture_id(genotype): ok(latency_ms=latency_ms(genotype)) for genotype in proposals}
+    return [ok(device="bench", architectures=figures, work=[0, 1])]
+
+
+def choose(space, previous, proposals, screening, name="evolution", seed=1, count=SIZE, **more):
     return decide.choose(
-        previous,
+        known(space, state.with_screening(previous, screening, genes(proposals)), **more),
         proposals,
-        state.latencies_ms(previous, screening),
         name=name,
         options={},
         seed=seed,
         generation=previous["generation"] + 1,
-        count=SIZE,
-        budgets_ms=budgets,
-        screening=True,
+        count=count,
+        screening=bool(screening),
     )
 
 
@@ -95,9 +104,9 @@ def population(previous, chosen):
     }
 
 
-def advance(previous, chosen, screening=(), patience=3, broken=(), budgets=BUDGETS):
+def advance(previous, chosen, screening=(), proposals=(), patience=3, broken=(), budgets=BUDGETS, loss=rmse):
     train = {
-        candidate_id(g): failed("NaN") if candidate_id(g) in broken else ok(val_rmse=rmse(g), parameters=1, macs=1)
+        candidate_id(g): failed("NaN") if candidate_id(g) in broken else ok(val_rmse=loss(g), parameters=1, macs=1)
         for g in chosen
     }
     measured = {candidate_id(g): ok(latency_ms=latency_ms(g), ratio=1.0) for g in chosen}
@@ -105,24 +114,26 @@ def advance(previous, chosen, screening=(), patience=3, broken=(), budgets=BUDGE
         previous,
         population=population(previous, chosen),
         screening=screening,
+        genes=genes(proposals),
         train=train,
         export={name: ok() for name in train},
         measured={"bench": measured},
-        budgets_ms=budgets,
+        budgets=budgets,
+        objectives=["latency_ms"],
         reference_rmse=0.5,
         patience=patience,
     )
 
 
-def search(space, generations, **settings):
+def search(space, generations, pool=2 * SIZE, **settings):
     """The whole loop, with the made-up device and trainer."""
     current, history = state.empty(), []
     for _ in range(generations):
-        proposals = propose(space, current, **settings)
-        screening = screen(proposals, current["generation"] + 1)
-        chosen = choose(current, proposals, screening, **settings)
+        proposals = propose(space, current, count=pool, **settings)
+        screening = screen(proposals)
+        chosen = choose(space, current, proposals, screening, **settings)
         history.append([candidate_id(genotype) for genotype in chosen])
-        current = advance(current, chosen, screening)
+        current = advance(current, chosen, screening, proposals)
     return current, history
 
 
@@ -147,7 +158,8 @@ def test_nothing_is_trained_twice_and_nothing_known_to_be_too_slow_is_trained(sp
     trained = [candidate for generation in history for candidate in generation]
     assert len(trained) == len(set(trained)) > 4 * SIZE
     assert all(entry["feasible"] for entry in current["candidates"].values())
-    assert any(figures["latency_ms"]["bench"] > BUDGETS["bench"] for figures in current["screened"].values())
+    budget = BUDGETS["bench"]["latency_ms"]
+    assert any(entry["costs"]["bench"]["latency_ms"] > budget for entry in current["screened"].values())
 
 
 def test_evolution_finds_more_than_random_search_where_neighbours_are_alike(space):
@@ -169,16 +181,12 @@ def test_a_budget_that_nothing_meets_is_an_error_that_names_the_closest(space):
     proposals = propose(space, state.empty())
     closest = min(map(latency_ms, proposals))
     with pytest.raises(decide.NothingFeasible, match=f"the closest one takes {closest:.4g} ms on bench"):
-        choose(state.empty(), proposals, screen(proposals, 0), budgets={"bench": 1e-6})
+        choose(space, state.empty(), proposals, screen(proposals), budgets={"bench": {"latency_ms": 1e-6}})
 
 
 def test_without_screening_every_proposal_may_be_trained(space):
     proposals = propose(space, state.empty(), count=SIZE)
-    chosen = decide.choose(
-        state.empty(), proposals, {}, name="evolution", options={}, seed=1, generation=0, count=SIZE,
-        budgets_ms=BUDGETS, screening=False,
-    )  # fmt: skip
-    assert chosen == proposals
+    assert choose(space, state.empty(), proposals, screening=()) == proposals
 
 
 def test_a_failed_candidate_is_recorded_and_the_search_goes_on(space):
@@ -201,13 +209,15 @@ def test_all_failed_leaves_an_empty_front_and_a_search_that_goes_on(space):
 def test_a_candidate_over_budget_is_never_on_the_front(space):
     chosen = propose(space, state.empty(), count=20)
     after = advance(state.empty(), chosen)
-    slow = {candidate_id(genotype) for genotype in chosen if latency_ms(genotype) > BUDGETS["bench"]}
+    slow = {candidate_id(genotype) for genotype in chosen if latency_ms(genotype) > BUDGETS["bench"]["latency_ms"]}
     assert slow and not slow & set(after["front"])
 
 
 def test_a_larger_budget_admits_more_without_training_anything(space):
     chosen = propose(space, state.empty(), count=20)
-    narrow, wide = (advance(state.empty(), chosen, budgets={"bench": budget}) for budget in (0.1, 100.0))
+    narrow, wide = (
+        advance(state.empty(), chosen, budgets={"bench": {"latency_ms": budget}}) for budget in (0.1, 100.0)
+    )
     admitted = [sum(entry["feasible"] for entry in after["candidates"].values()) for after in (narrow, wide)]
     assert admitted[0] < admitted[1] == 20
 
@@ -227,8 +237,8 @@ def test_a_generation_of_another_history_is_refused(space):
     later = population(first, propose(space, first, count=2))
     with pytest.raises(state.HistoryError, match="generation 001 was decided from another history"):
         state.advance(
-            other, population=later, screening=[], train={}, export={}, measured={"bench": {}}, budgets_ms=BUDGETS,
-            reference_rmse=0.5, patience=3,
+            other, population=later, screening=[], genes={}, train={}, export={}, measured={"bench": {}},
+            budgets=BUDGETS, objectives=["latency_ms"], reference_rmse=0.5, patience=3,
         )  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def run():
             },
             "front": [BEST, FAST],
             "hypervolume": [0.3, 0.4],
-            "budgets_ms": {"bench": 0.5},
+            "budgets": {"bench": {"latency_ms": 0.5}},
             "stop": False,
         },
         "decisions": [

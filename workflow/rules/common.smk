@@ -13,7 +13,7 @@ from edgeloop import config as configuration
 from edgeloop.fingerprint import code
 from edgeloop.packing import Packs
 from edgeloop.records import candidate_id
-from edgeloop.search import identity
+from edgeloop.search import decide, identity
 
 ROOT = Path(workflow.basedir)
 FOLDERS = (Path.cwd(), ROOT)
@@ -208,17 +208,12 @@ def cores_of_device(wildcards):
 
 
 def way_to_device(wildcards):
-    """The device's entry without its budget: another budget is no reason to measure again."""
+    """The device's entry without its budgets: another budget is no reason to measure again."""
     return {
         key: value
         for key, value in config["devices"][wildcards.device].items()
-        if key != "budget_ms"
+        if key not in decide.BUDGET_KEYS
     }
-
-
-def budgets_ms():
-    """The latency budget of each device."""
-    return {name: device["budget_ms"] for name, device in config["devices"].items()}
 
 
 def print_summary():

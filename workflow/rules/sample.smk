@@ -4,6 +4,7 @@
 checkpoint sample:
     input:
         state=state_to_decide_from,
+        warm_start=ancient("results/warm_start.json"),
         proposals="results/generations/{gen}/proposals.json",
         screening=screening_to_decide_from,
     output:

@@ -4,6 +4,7 @@
 rule select:
     input:
         state=previous_state,
+        proposals="results/generations/{gen}/proposals.json",
         population="results/generations/{gen}/population.json",
         screening=expand(
             "results/generations/{{gen}}/screening.{device}.json", device=DEVICES
@@ -23,7 +24,8 @@ rule select:
     envmodules:
         *MODULES,
     params:
-        budgets_ms=budgets_ms(),
+        budgets=decide.budgets(config["devices"]),
+        objectives=config["search"]["objectives"][1:],
         patience=config["search"]["patience"],
         code=code(
             "edgeloop.search.state",

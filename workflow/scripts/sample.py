@@ -9,33 +9,43 @@ Settings come from the config, not from params: changing one must not undo a dec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeloop import config as configuration
 from edgeloop import log
 from edgeloop.models import registry
 from edgeloop.records import SCHEMA_VERSION, architecture_id, candidate_id, read_json, write_json
-from edgeloop.search import decide, state
-from edgeloop.search.results import violation
+from edgeloop.search import decide, state, warm_start
+from edgeloop.search.results import knowledge, violation
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 logger = log.start(snakemake.log[0], "sample")
 search = snakemake.config["search"]
-budgets_ms = {name: device["budget_ms"] for name, device in snakemake.config["devices"].items()}
+budgets = decide.budgets(snakemake.config["devices"])
 previous = read_json(snakemake.input.state) if snakemake.input.get("state") else state.empty()
 proposals = read_json(snakemake.input.proposals)
-latencies_ms = state.latencies_ms(previous, [read_json(file) for file in snakemake.input.screening])
 screening = snakemake.config["screening"]["pool"] > 0
+space = configuration.load_space(
+    configuration.find(snakemake.config["space"], Path.cwd(), Path(snakemake.scriptdir).resolve().parents[1])
+)
+records = [read_json(file) for file in snakemake.input.screening]
+known = knowledge(
+    space,
+    state.with_screening(previous, records, proposals["to_screen"]),
+    budgets=budgets,
+    objectives=search["objectives"][1:],
+    earlier=warm_start.of_space(read_json(snakemake.input.warm_start), space),
+)
+costs = {name: architecture.costs for name, architecture in known.screened.items()}
 
 chosen = decide.choose(
-    previous,
+    known,
     proposals["proposals"],
-    latencies_ms,
     name=search["strategy"],
     options=search["options"],
     seed=search["seed"],
     generation=proposals["generation"],
     count=search["generation_size"],
-    budgets_ms=budgets_ms,
     screening=screening,
 )
 reason = proposals["reason"]
@@ -62,12 +72,11 @@ write_json(
         "candidates": [candidate_id(genotype) for genotype in chosen],
         "genotypes": chosen,
         "reason": reason,
-        "devices": list(budgets_ms),
+        "devices": list(budgets),
         "pack": snakemake.config["training"]["pack"],
         "proposed": len(proposals["proposals"]),
         "feasible": sum(
-            violation(latencies_ms.get(architecture_id(genotype), {}), budgets_ms) <= 0
-            for genotype in proposals["proposals"]
+            violation(costs.get(architecture_id(genotype), {}), budgets) <= 0 for genotype in proposals["proposals"]
         )
         if screening
         else None,

@@ -24,7 +24,7 @@ def by_candidate(files):
 def by_device(files):
     return {
         device: by_candidate(file for file in files if Path(file).name == f"measure.{device}.json")
-        for device in snakemake.params.budgets_ms
+        for device in snakemake.params.budgets
     }
 
 
@@ -32,10 +32,12 @@ after = state.advance(
     read_json(snakemake.input.state) if snakemake.input.get("state") else state.empty(),
     population=read_json(snakemake.input.population),
     screening=[read_json(file) for file in snakemake.input.screening],
+    genes=read_json(snakemake.input.proposals)["to_screen"],
     train=by_candidate(snakemake.input.train),
     export=by_candidate(snakemake.input.export),
     measured=by_device(snakemake.input.measured),
-    budgets_ms=snakemake.params.budgets_ms,
+    budgets=snakemake.params.budgets,
+    objectives=snakemake.params.objectives,
     reference_rmse=read_json(snakemake.input.predictors)["predictors"]["mean"]["val_rmse"],
     patience=snakemake.params.patience,
 )

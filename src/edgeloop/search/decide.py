@@ -1,96 +1,115 @@
 """The two decisions of a generation: which networks to consider, and which of them to train."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from edgeloop.records import Genotype, architecture_id, candidate_id
 from edgeloop.search.registry import strategy
-from edgeloop.search.results import results, violation
-from edgeloop.space import Space
+from edgeloop.search.results import Budgets, Costs, Knowledge, violation
 
 PROPOSE, CHOOSE = 0, 1
 TRIES_PER_PROPOSAL = 200
+UNITS = {"latency_ms": "ms", "peak_memory_mb": "MB"}
+BUDGET_KEYS = {"budget_ms": "latency_ms", "budget_memory_mb": "peak_memory_mb"}
+"""The keys of a device's entry in the configuration, and the figure that each limits."""
 
 
 class NothingFeasible(ValueError):
     """No network that meets the budgets was found, neither now nor before."""
 
 
+def budgets(devices: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """The budgets of the devices in a configuration."""
+    return {
+        name: {figure: entry[key] for key, figure in BUDGET_KEYS.items() if entry.get(key) is not None}
+        for name, entry in devices.items()
+    }
+
+
 def propose(
-    space: Space,
-    state: Mapping[str, Any],
-    *,
-    name: str,
-    options: Mapping[str, Any],
-    seed: int,
-    generation: int,
-    count: int,
+    knowledge: Knowledge, *, name: str, options: Mapping[str, Any], seed: int, generation: int, count: int
 ) -> list[Genotype]:
     """Up to `count` different genotypes, none of them trained before; fewer where the space is nearly exhausted.
 
-    Pure: the same state, seed and generation give the same proposals.
+    Pure: the same knowledge, seed and generation give the same proposals.
     """
-    rng = _generator(seed, generation, PROPOSE)
-    history = results(state)
-    known = set(state["candidates"])
-    found: list[Genotype] = []
-    for _ in range(TRIES_PER_PROPOSAL * count):
-        if len(found) == count:
-            break
-        genotype = strategy(name).propose(space, history, rng, options)
-        if (identity := candidate_id(genotype)) not in known:
-            known.add(identity)
-            found.append(genotype)
-    return found
+    found: dict[str, Genotype] = {}
+    trained = {result.candidate for result in knowledge.results}
+    offers = strategy(name).propose(knowledge, count, _generator(seed, generation, PROPOSE), options)
+    with threadpool_limits(1):  # see choose
+        for genotype in islice(offers, TRIES_PER_PROPOSAL * count):
+            if (identity := candidate_id(genotype)) not in trained:
+                found.setdefault(identity, genotype)
+            if len(found) == count:
+                break
+    return list(found.values())
 
 
 def choose(
-    state: Mapping[str, Any],
+    knowledge: Knowledge,
     proposals: Sequence[Genotype],
-    screened: Mapping[str, Mapping[str, float | None]],
     *,
     name: str,
     options: Mapping[str, Any],
     seed: int,
     generation: int,
     count: int,
-    budgets_ms: Mapping[str, float],
     screening: bool,
 ) -> list[Genotype]:
     """Up to `count` of `proposals` to train: those that meet every budget on its device.
 
-    `screened` gives the latency in ms by architecture id and device (None where the device refused the network).
-    Without screening nothing is known beforehand, and every proposal may be trained.
+    `knowledge` has the costs of the proposals among what was screened. Without screening nothing is known beforehand,
+    and every proposal may be trained.
     Raises NothingFeasible when no proposal meets the budgets and no trained candidate does.
     """
-    history = results(state)
-    first = next(iter(budgets_ms))
-    feasible: list[tuple[Genotype, float | None]] = []
+    feasible: list[tuple[Genotype, Costs]] = []
     for genotype in proposals:
-        latencies = screened.get(architecture_id(genotype), {})
-        if not screening or violation(latencies, budgets_ms) <= 0:
-            feasible.append((genotype, latencies.get(first)))
-    if not feasible and proposals and not any(result.feasible for result in history):
-        raise NothingFeasible(_closest(proposals, screened, budgets_ms))
-    return strategy(name).choose(history, feasible, count, _generator(seed, generation, CHOOSE), options)
+        costs = _costs(knowledge, genotype)
+        if not screening or violation(costs, knowledge.budgets) <= 0:
+            feasible.append((genotype, costs))
+    if not feasible and proposals and not any(result.feasible for result in knowledge.results):
+        raise NothingFeasible(_closest(knowledge, proposals))
+    module = strategy(name)
+    # The same sums in the same order on every machine; and threads that wait for each other on a busy one take minutes.
+    with threadpool_limits(1):
+        return module.choose(knowledge, feasible, count, _generator(seed, generation, CHOOSE), options)
 
 
 def _generator(seed: int, generation: int, phase: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([seed, generation, phase]))
 
 
-def _closest(
-    proposals: Sequence[Genotype],
-    screened: Mapping[str, Mapping[str, float | None]],
-    budgets_ms: Mapping[str, float],
-) -> str:
-    latencies = [screened.get(architecture_id(genotype), {}) for genotype in proposals]
-    closest = min(latencies, key=lambda latency: violation(latency, budgets_ms))
-    taken = {name: "refused" if closest.get(name) is None else f"{closest[name]:.4g} ms" for name in budgets_ms}
-    found = ", ".join(f"{taken[name]} on {name} (budget {budget:.4g} ms)" for name, budget in budgets_ms.items())
-    return (
-        f"none of the {len(proposals)} networks that were screened meets the latency budget; the closest one takes "
-        f"{found}. Raise budget_ms of the device, add smaller networks to the space, or enlarge screening.pool."
+def _costs(knowledge: Knowledge, genotype: Genotype) -> Costs:
+    known = knowledge.screened.get(architecture_id(genotype))
+    return known.costs if known else {}
+
+
+def _closest(knowledge: Knowledge, proposals: Sequence[Genotype]) -> str:
+    costs = [_costs(knowledge, genotype) for genotype in proposals]
+    closest = min(costs, key=lambda cost: violation(cost, knowledge.budgets))
+    found = ", ".join(
+        f"{_taken(closest.get(device), figure)} on {device} (budget {limit:.4g} {UNITS[figure]})"
+        for device, limits in knowledge.budgets.items()
+        for figure, limit in limits.items()
     )
+    return (
+        f"none of the {len(proposals)} networks that were screened meets the budgets; the closest one takes "
+        f"{found}. Raise {_keys(knowledge.budgets)} of the device, add smaller networks to the space, or enlarge "
+        "screening.pool."
+    )
+
+
+def _taken(costs: Mapping[str, float | None] | None, figure: str) -> str:
+    if costs is None:
+        return "refused"
+    cost = costs.get(figure)
+    return f"an unknown {figure}" if cost is None else f"{cost:.4g} {UNITS[figure]}"
+
+
+def _keys(limits: Budgets) -> str:
+    used = {figure for entry in limits.values() for figure in entry}
+    return " or ".join(key for key, figure in BUDGET_KEYS.items() if figure in used)

@@ -6,35 +6,38 @@ of the Pareto front, then by crowding distance (Deb et al. 2002, NSGA-II). Child
 of two parents.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from edgeloop.records import Genotype
 from edgeloop.search import pareto, random
-from edgeloop.search.results import Result
-from edgeloop.space import Space
+from edgeloop.search.results import Knowledge, Result
 
 DEFAULTS = {"population": 24, "tournament": 6, "random_share": 0.1, "crossover_share": 0.3}
 
 
-def propose(space: Space, history: Sequence[Result], rng: np.random.Generator, options: Mapping[str, Any]) -> Genotype:
-    """A child of the present population, or a random genotype where there is none yet."""
-    options = {**DEFAULTS, **options}
-    alive = [result for result in history if result.objectives is not None][-options["population"] :]
-    if not alive or rng.random() < options["random_share"]:
-        return space.sample(rng)
+def propose(
+    knowledge: Knowledge, count: int, rng: np.random.Generator, options: Mapping[str, Any]
+) -> Iterator[Genotype]:
+    """Children of the present population, or random genotypes where there is none yet."""
+    options, space = {**DEFAULTS, **options}, knowledge.space
+    alive = [result for result in knowledge.results if result.objectives is not None][-options["population"] :]
     fitness = _fitness(alive)
 
     def parent() -> Genotype:
         entrants = rng.choice(len(alive), size=min(options["tournament"], len(alive)), replace=False)
         return alive[min(entrants, key=lambda entrant: fitness[entrant])].genotype
 
-    child = parent()
-    if rng.random() < options["crossover_share"]:
-        child = space.crossover(child, parent(), rng)
-    return space.mutate(child, rng)
+    while True:
+        if not alive or rng.random() < options["random_share"]:
+            yield space.sample(rng)
+            continue
+        child = parent()
+        if rng.random() < options["crossover_share"]:
+            child = space.crossover(child, parent(), rng)
+        yield space.mutate(child, rng)
 
 
 choose = random.choose  # children come in no order of merit, so the first feasible ones are as good as any

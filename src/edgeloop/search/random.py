@@ -4,28 +4,30 @@ Every strategy is a module with the two functions of this one. They are pure: wh
 arguments alone, the generator included.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from edgeloop.records import Genotype
-from edgeloop.search.results import Result
-from edgeloop.space import Space
+from edgeloop.search.results import Costs, Knowledge
 
 
-def propose(space: Space, history: Sequence[Result], rng: np.random.Generator, options: Mapping[str, Any]) -> Genotype:
-    """One more architecture and recipe to consider. The caller asks again for as many as it needs, and drops
-    those that have been trained or proposed already."""
-    return space.sample(rng)
+def propose(
+    knowledge: Knowledge, count: int, rng: np.random.Generator, options: Mapping[str, Any]
+) -> Iterator[Genotype]:
+    """Architectures and recipes to consider, the most promising first. The caller takes `count` of them that are
+    different and were never trained, and asks no further; it may take many to find so many."""
+    while True:
+        yield knowledge.space.sample(rng)
 
 
 def choose(
-    history: Sequence[Result],
-    feasible: Sequence[tuple[Genotype, float | None]],
+    knowledge: Knowledge,
+    feasible: Sequence[tuple[Genotype, Costs]],
     count: int,
     rng: np.random.Generator,
     options: Mapping[str, Any],
 ) -> list[Genotype]:
-    """Those to train among the feasible proposals, given with their screened latency in ms (None: not screened)."""
+    """Those to train, at most `count`, among the feasible proposals with their screened costs (empty: not screened)."""
     return [genotype for genotype, _ in feasible[:count]]

@@ -5,7 +5,11 @@ from types import ModuleType
 
 STRATEGIES = {
     "evolution": "edgeloop.search.evolution",
+    "gp-ehvi": "edgeloop.search.gp_ehvi",
+    "nevergrad": "edgeloop.search.nevergrad",
+    "nsga2": "edgeloop.search.nsga2",
     "random": "edgeloop.search.random",
+    "tpe": "edgeloop.search.tpe",
 }
 
 

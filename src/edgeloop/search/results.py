@@ -1,21 +1,27 @@
-"""What a strategy sees of a search: the state's figures as a list of results in a fixed order."""
+"""What a strategy knows of a search: the state's figures in a fixed order."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edgeloop.records import Genotype
+from edgeloop.space import Space
+
+Costs = Mapping[str, Mapping[str, float | None] | None]
+"""What a network costs: {device: {"latency_ms": ..., "peak_memory_mb": ...}}; None where the device refused it."""
+Budgets = Mapping[str, Mapping[str, float]]
+"""What it may cost: {device: {"latency_ms": ...}}. The first device's costs are the objectives."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A trained candidate. `objectives` is (validation RMSE, latency in ms), None where training, export or
+    """A trained candidate. `objectives` is (validation RMSE, latency in ms, ...), None where training, export or
     measurement failed; `violation` is by how much it exceeds its budgets, see `violation`."""
 
     candidate: str
     generation: int
     genotype: Genotype
-    objectives: tuple[float, float] | None
+    objectives: tuple[float, ...] | None
     violation: float
 
     @property
@@ -23,8 +29,51 @@ class Result:
         return self.objectives is not None and self.violation <= 0
 
 
-def results(state: Mapping[str, Any]) -> list[Result]:
-    """All trained candidates of `state`, oldest first; the order of the file plays no part."""
+@dataclass(frozen=True)
+class Screened:
+    """An architecture that was measured, trained or not: its genes without those of training, and its costs."""
+
+    genes: Genotype
+    costs: Costs
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """All that a decision may depend on.
+
+    results: all trained candidates, oldest first. screened: by architecture id. earlier: what each of the runs found
+    that `search.warm_start` names, as (genotype, loss); their genotypes are of `space`. objectives: the names of a
+    result's costs, such as ("latency_ms",). budgets: see Budgets; empty before a strategy may know them.
+    """
+
+    space: Space
+    results: Sequence[Result]
+    screened: Mapping[str, Screened]
+    earlier: Sequence[Sequence[tuple[Genotype, float]]]
+    objectives: Sequence[str]
+    budgets: Budgets
+
+    @property
+    def limits(self) -> tuple[float, ...]:
+        """The budget of each objective besides the loss."""
+        return tuple(self.budgets[next(iter(self.budgets))][name] for name in self.objectives)
+
+    def objective_costs(self, costs: Costs) -> tuple[float, ...] | None:
+        """The costs that are objectives; None where the first device did not give them all."""
+        found = costs.get(next(iter(self.budgets))) or {}
+        values = tuple(found.get(name) for name in self.objectives)
+        return None if None in values else values
+
+
+def knowledge(
+    space: Space,
+    state: Mapping[str, Any],
+    *,
+    budgets: Budgets,
+    objectives: Sequence[str],
+    earlier: Sequence[Sequence[tuple[Genotype, float]]] = (),
+) -> Knowledge:
+    """What `state` tells; the order in which its file lists things plays no part."""
     found = [
         Result(
             candidate=candidate,
@@ -35,14 +84,24 @@ def results(state: Mapping[str, Any]) -> list[Result]:
         )
         for candidate, entry in state["candidates"].items()
     ]
-    return sorted(found, key=lambda result: (result.generation, result.candidate))
+    screened = sorted(state["screened"].items(), key=lambda item: (item[1]["generation"], item[0]))
+    return Knowledge(
+        space=space,
+        results=sorted(found, key=lambda result: (result.generation, result.candidate)),
+        screened={name: Screened({**entry["genes"], "training": {}}, entry["costs"]) for name, entry in screened},
+        earlier=earlier,
+        objectives=objectives,
+        budgets=budgets,
+    )
 
 
-def violation(latencies_ms: Mapping[str, float | None], budgets_ms: Mapping[str, float]) -> float:
-    """By how much latencies exceed their budgets: max(latency / budget - 1, 0) over the devices; infinite where a
-    device gave no latency."""
+def violation(costs: Costs, budgets: Budgets) -> float:
+    """By how much costs exceed their budgets: max(cost / budget - 1, 0) over devices and figures; infinite where a
+    device did not give a figure."""
     worst = 0.0
-    for device, budget in budgets_ms.items():
-        latency = latencies_ms.get(device)
-        worst = max(worst, float("inf") if latency is None else latency / budget - 1)
+    for device, limits in budgets.items():
+        found = costs.get(device) or {}
+        for figure, limit in limits.items():
+            cost = found.get(figure)
+            worst = max(worst, float("inf") if cost is None else cost / limit - 1)
     return worst

@@ -5,7 +5,7 @@ from typing import Any
 
 from edgeloop.records import SCHEMA_VERSION, Genotype, architecture_id, candidate_id, digest
 from edgeloop.search import pareto
-from edgeloop.search.results import violation
+from edgeloop.search.results import Budgets, Costs, violation
 
 TRAIN_FIGURES = ("val_rmse", "val_rmse_speed_mm_s", "val_rmse_power_w", "parameters", "macs", "training_s")
 DEVICE_FIGURES = (
@@ -18,6 +18,8 @@ DEVICE_FIGURES = (
     "rmse",
     "rmse_pytorch",
 )
+COSTS = ("latency_ms", "peak_memory_mb")
+"""What can be an objective or have a budget."""
 GROWTH = 1e-9  # of the hypervolume: less than this is rounding
 
 
@@ -45,20 +47,24 @@ def advance(
     *,
     population: Mapping[str, Any],
     screening: Sequence[Mapping[str, Any]],
+    genes: Mapping[str, Mapping[str, Any]],
     train: Mapping[str, Mapping[str, Any]],
     export: Mapping[str, Mapping[str, Any]],
     measured: Mapping[str, Mapping[str, Mapping[str, Any]]],
-    budgets_ms: Mapping[str, float],
+    budgets: Budgets,
+    objectives: Sequence[str],
     reference_rmse: float,
     patience: int,
 ) -> dict[str, Any]:
     """The state after one more generation.
 
-    `population` is the generation's decision, `screening` its screening records, and `train`, `export` and
-    `measured` (by device) give the records of each of its candidates. The first device's latency is the objective;
-    every device's budget is a constraint. The hypervolume is that of the feasible candidates in
-    (RMSE / `reference_rmse`, latency / budget) up to (1, 1). `reference_rmse` is what predicting the mean reaches, so
-    that what counts as progress is known before the search begins.
+    `population` is the generation's decision, `screening` its screening records, `genes` the genes of what was
+    screened (architecture and precision, by architecture id), and `train`, `export` and
+    `measured` (by device) give the records of each of its candidates. `objectives` names the first device's figures
+    that are objectives besides the validation RMSE; every budget of every device is a constraint. The hypervolume is
+    that of the feasible candidates in (RMSE / `reference_rmse`, cost / budget, ...) up to (1, 1, ...).
+    `reference_rmse` is what predicting the mean reaches, so that what counts as progress is known before the search
+    begins.
     The search stops when the hypervolume has not grown for `patience` generations.
     Raises HistoryError when the generation was decided from another history than `previous`.
     """
@@ -68,8 +74,7 @@ def advance(
             f"generation {generation:03d} was decided from another history than its predecessor holds now. "
             f"Remove results/generations/{generation:03d} and those after it and run again: what was trained is kept."
         )
-    budgets = dict(budgets_ms)
-    candidates = {name: _judge(dict(entry), budgets) for name, entry in previous["candidates"].items()}
+    candidates = {name: _judge(dict(entry), budgets, objectives) for name, entry in previous["candidates"].items()}
     for genotype in population["genotypes"]:
         name = candidate_id(genotype)
         entry = _entry(
@@ -79,19 +84,20 @@ def advance(
             export[name],
             {device: records[name] for device, records in measured.items()},
         )
-        candidates[name] = _judge(entry, budgets)
-    first = next(iter(budgets))
-    reference = (reference_rmse, budgets[first])
+        candidates[name] = _judge(entry, budgets, objectives)
+    limits = budgets[next(iter(budgets))]
+    reference = (reference_rmse, *(limits[figure] for figure in objectives))
     history = [_hypervolume(candidates, upto, reference) for upto in range(generation + 1)]
     stop = len(history) > patience and history[-1] <= history[-1 - patience] + GROWTH
     return {
         "schema_version": SCHEMA_VERSION,
         "generation": generation,
         "lineage": lineage(previous["lineage"], population["candidates"]),
-        "budgets_ms": budgets,
+        "budgets": {device: dict(limits) for device, limits in budgets.items()},
+        "objectives": ["val_rmse", *objectives],
         "reference": list(reference),
         "candidates": candidates,
-        "screened": {**previous["screened"], **_screened(generation, screening)},
+        "screened": {**previous["screened"], **screened(generation, screening, genes)},
         "front": front(candidates),
         "hypervolume": history,
         "stop": stop,
@@ -104,12 +110,11 @@ def lineage(parent: str, candidates: Sequence[str]) -> str:
     return digest([parent, sorted(candidates)])
 
 
-def latencies_ms(
-    state: Mapping[str, Any], screening: Sequence[Mapping[str, Any]] = ()
-) -> dict[str, dict[str, float | None]]:
-    """Every screened latency by architecture id and device: those in `state` and those of new screening records."""
-    screened = {**state["screened"], **_screened(state["generation"] + 1, screening)}
-    return {name: entry["latency_ms"] for name, entry in screened.items()}
+def with_screening(
+    state: Mapping[str, Any], screening: Sequence[Mapping[str, Any]], genes: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """`state`, and what was screened since: see `advance`."""
+    return {**state, "screened": {**state["screened"], **screened(state["generation"] + 1, screening, genes)}}
 
 
 def front(candidates: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -119,13 +124,20 @@ def front(candidates: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return sorted((feasible[position] for position in kept), key=lambda name: candidates[name]["objectives"])
 
 
-def _screened(generation: int, screening: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def screened(
+    generation: int, screening: Sequence[Mapping[str, Any]], genes: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """What screening records tell of each architecture: its costs by device, None where the device refused it."""
     found: dict[str, dict[str, Any]] = {}
     for record in screening:
-        for name, figure in record["architectures"].items():
-            entry = found.setdefault(name, {"generation": generation, "latency_ms": {}})
-            entry["latency_ms"][record["device"]] = figure.get("latency_ms")
+        for name, figures in record["architectures"].items():
+            entry = found.setdefault(name, {"generation": generation, "genes": genes[name], "costs": {}})
+            entry["costs"][record["device"]] = _costs(figures) if figures["status"] == "ok" else None
     return found
+
+
+def _costs(figures: Mapping[str, Any]) -> dict[str, float | None]:
+    return {name: figures.get(name) for name in COSTS}
 
 
 def _entry(
@@ -150,25 +162,32 @@ def _entry(
     }
 
 
-def _judge(entry: dict[str, Any], budgets_ms: Mapping[str, float]) -> dict[str, Any]:
+def _judge(entry: dict[str, Any], budgets: Budgets, objectives: Sequence[str]) -> dict[str, Any]:
     """Set what depends on the budgets: objectives, violation, feasible."""
     if entry["status"] != "ok":
         return {**entry, "objectives": None, "violation": 0.0, "feasible": False}
-    latencies = {device: figures["latency_ms"] for device, figures in entry["devices"].items()}
-    excess = violation(latencies, budgets_ms)
-    first = next(iter(budgets_ms))
+    costs: Costs = {device: _costs(figures) for device, figures in entry["devices"].items()}
+    for device, limits in budgets.items():
+        if missing := [figure for figure in limits if costs[device][figure] is None]:
+            raise ValueError(f"{device} gives no {missing[0]}, which has a budget there: remove that budget")
+    excess = violation(costs, budgets)
+    own = costs[next(iter(budgets))]
+    if missing := [figure for figure in objectives if own[figure] is None]:
+        raise ValueError(
+            f"{next(iter(budgets))} gives no {missing[0]}, which is an objective: remove it from search.objectives"
+        )
     return {
         **entry,
-        "objectives": [entry["val_rmse"], latencies[first]],
+        "objectives": [entry["val_rmse"], *(own[figure] for figure in objectives)],
         "violation": excess,
         "feasible": excess <= 0,
     }
 
 
-def _hypervolume(candidates: Mapping[str, Mapping[str, Any]], upto: int, reference: tuple[float, float]) -> float:
+def _hypervolume(candidates: Mapping[str, Mapping[str, Any]], upto: int, reference: tuple[float, ...]) -> float:
     points = [
         [value / limit for value, limit in zip(entry["objectives"], reference, strict=True)]
         for entry in candidates.values()
         if entry["feasible"] and entry["generation"] <= upto
     ]
-    return pareto.hypervolume(points, (1.0, 1.0))
+    return pareto.hypervolume(points, (1.0,) * len(reference))

@@ -1,0 +1,329 @@
+"""Gaussian processes and expected hypervolume improvement, with costs measured on the device.
+
+What a network costs is known before anything is trained, so that only its loss has to be guessed. The pool to measure
+is already the most promising part of some thousand children of the best results and random genotypes, by predicted
+loss and predicted costs; what to train of it is chosen by predicted loss and measured costs.
+
+Both choices are greedy: the next one is the network from which the hypervolume is expected to grow most
+(`improvement`), given that those chosen before it turn out as predicted ("kriging believer", Ginsbourger et al. 2010).
+One of a generation is that of the best predicted loss instead, the end of the front that people use first; and one
+is drawn from the pool, because a model that only sees what it has chosen itself grows too sure of the rest.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtr
+
+from edgeloop.records import Genotype, candidate_id
+from edgeloop.search import evolution, pareto, random
+from edgeloop.search.encoding import Encoding
+from edgeloop.search.gaussian_process import GaussianProcess
+from edgeloop.search.improvement import expected_improvement
+from edgeloop.search.results import Costs, Knowledge
+
+DEFAULTS = {"start": 16, "children": 1000, "reference": 0.3}
+PARENTS = 24
+CROSSOVER_SHARE, FRESH_SHARE = 0.3, 0.3
+"""Of the children, those of two parents (among the bred ones), and those drawn from the space."""
+LOTTERY_SHARE = 0.1
+"""Of the pool, children that nothing speaks for."""
+TRIES_PER_CHILD = 10
+SHORTLIST = 300
+"""Of the children, so many with the largest expected improvement on their own compete for a place beside others."""
+CLIP = 0.9
+"""Losses above this quantile count as that: how bad bad networks are says nothing about the good ones, and would be
+most of what there is to explain."""
+MOST = 1500
+"""A prediction rests on at most so many results: it takes time with their third power."""
+MOST_COSTS = 300
+SAMPLE = 300
+"""Random networks that stand for the whole space."""
+LEAST = 8
+"""So many own results have a process of their own beside earlier runs'."""
+LEAST_CHANCE = 0.02
+
+
+def propose(
+    knowledge: Knowledge, count: int, rng: np.random.Generator, options: Mapping[str, Any]
+) -> Iterator[Genotype]:
+    """The pool to screen: the most promising children, then random ones; evolution's as long as little is known."""
+    options = {**DEFAULTS, **options}
+    if _enough(knowledge, options):
+        yield from _promising(knowledge, count, rng, options)
+    yield from evolution.propose(knowledge, count, rng, {})
+
+
+def choose(
+    knowledge: Knowledge,
+    feasible: Sequence[tuple[Genotype, Costs]],
+    count: int,
+    rng: np.random.Generator,
+    options: Mapping[str, Any],
+) -> list[Genotype]:
+    """The networks to train: by expected improvement, one by predicted loss alone, and one by chance."""
+    options = {**DEFAULTS, **options}
+    costs = [knowledge.objective_costs(cost) for _, cost in feasible]
+    if not _enough(knowledge, options) or len(feasible) <= count or None in costs:
+        return random.choose(knowledge, feasible, count, rng, options)
+    genotypes, costs = [genotype for genotype, _ in feasible], np.array(costs)
+    loss = _Loss(knowledge, rng, options)
+    front = _Front(knowledge, loss, _Prices(knowledge, rng), rng, options)
+    picked = _greedy(*loss.joint(genotypes, costs), costs, loss.chance(genotypes), front, max(1, count - 2))
+    mean = loss.predict(genotypes, costs)[0].mean(0)
+    if len(picked) < count:
+        picked.append(min(_without(picked, len(genotypes)), key=lambda position: mean[position]))
+    if len(picked) < count:
+        picked.append(int(rng.choice(_without(picked, len(genotypes)))))
+    return [genotypes[position] for position in picked]
+
+
+def _without(picked: Sequence[int], total: int) -> list[int]:
+    return [position for position in range(total) if position not in picked]
+
+
+def _enough(knowledge: Knowledge, options: Mapping[str, Any]) -> bool:
+    """Whether there is enough to learn from. Results of earlier runs teach as well."""
+    own = [result for result in knowledge.results if result.objectives is not None]
+    earlier = sum(map(len, knowledge.earlier))
+    return len(own) + earlier >= options["start"] and (earlier > 0 or any(result.feasible for result in own))
+
+
+def _promising(
+    knowledge: Knowledge, count: int, rng: np.random.Generator, options: Mapping[str, Any]
+) -> list[Genotype]:
+    genotypes = _children(knowledge, rng, options)
+    if not genotypes:
+        return []
+    prices = _Prices(knowledge, rng)
+    costs, feasible = prices.predict(genotypes)
+    loss = _Loss(knowledge, rng, options)
+    chance = feasible * loss.chance(genotypes)
+    front = _Front(knowledge, loss, prices, rng, options)
+    alone = _improvement(*loss.predict(genotypes, costs), costs, front.points, front.reference) * chance
+    short = _best(alone, SHORTLIST)
+    lottery = round(LOTTERY_SHARE * count)
+    joint = loss.joint([genotypes[position] for position in short], costs[short])
+    picked = _greedy(*joint, costs[short], chance[short], front, count - lottery)
+    found = [genotypes[short[position]] for position in picked]
+    rest = np.setdiff1d(np.arange(len(genotypes)), short[picked])
+    return found + [genotypes[position] for position in rng.permutation(rest)[:lottery]]
+
+
+def _children(knowledge: Knowledge, rng: np.random.Generator, options: Mapping[str, Any]) -> list[Genotype]:
+    """Different untrained genotypes: mutants and crossings of the best results, and random ones. As long as there are
+    few results, the best of earlier runs are among them, and among the parents."""
+    space, feasible = knowledge.space, [result for result in knowledge.results if result.feasible]
+    order = np.argsort(pareto.ranks([result.objectives for result in feasible]), kind="stable")
+    parents = [feasible[position].genotype for position in order[:PARENTS]]
+    front = len(pareto.front([result.objectives for result in feasible]))
+    inherited: list[Genotype] = []
+    if len(parents) < PARENTS:
+        for run in knowledge.earlier:
+            inherited += [genotype for genotype, _ in sorted(run, key=lambda each: each[1])[:PARENTS]]
+    parents += inherited
+
+    def parent() -> Genotype:
+        among = front if front and rng.random() < 0.5 else len(parents)
+        return parents[rng.integers(min(among, len(parents)))]
+
+    known = {result.candidate for result in knowledge.results}
+    found: list[Genotype] = []
+    for genotype in inherited:
+        if (identity := candidate_id(genotype)) not in known:
+            known.add(identity)
+            found.append(genotype)
+    for _ in range(TRIES_PER_CHILD * options["children"]):
+        if len(found) >= options["children"]:
+            break
+        if rng.random() < FRESH_SHARE:
+            child = space.sample(rng)
+        else:
+            child = parent()
+            crossed = rng.random() < CROSSOVER_SHARE
+            if crossed:
+                child = space.crossover(child, parent(), rng)
+            # One step in most cases; a crossing is a step by itself.
+            for _ in range(int(rng.geometric(0.7)) - crossed):
+                child = space.mutate(child, rng)
+        if (identity := candidate_id(child)) not in known:
+            known.add(identity)
+            found.append(child)
+    return found
+
+
+class _Front:
+    """The feasible results that nothing dominates, and the worst objectives that count.
+
+    The worst loss that counts is a quantile (`reference`) of what the feasible networks of the space are predicted to
+    have. The hypervolume's own reference lies so far out that fast networks of no use would make up most of it.
+    """
+
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        loss: "_Loss",
+        prices: "_Prices",
+        rng: np.random.Generator,
+        options: Mapping[str, Any],
+    ) -> None:
+        feasible = [result.objectives for result in knowledge.results if result.feasible]
+        self.points = np.array(feasible).reshape(-1, 1 + len(knowledge.objectives))[pareto.front(feasible)]
+        anyone = [knowledge.space.sample(rng) for _ in range(SAMPLE)]
+        costs, chance = prices.predict(anyone)
+        mean, deviation = loss.predict(anyone, costs)
+        losses = np.exp(mean + deviation * rng.standard_normal(len(anyone)))
+        weights = np.broadcast_to(np.maximum(chance, 1e-9), losses.shape).ravel()
+        worst = np.quantile(losses.ravel(), options["reference"], method="inverted_cdf", weights=weights)
+        best = min((each[0] for each in feasible), default=0.0)
+        self.reference = np.array([max(float(worst), best * (1 + 1e-6)), *knowledge.limits])
+
+
+class _Prices:
+    """What networks cost: as measured, or as predicted from what was measured."""
+
+    def __init__(self, knowledge: Knowledge, rng: np.random.Generator) -> None:
+        self._knowledge = knowledge
+        self._encoding = Encoding(knowledge.space, training=False)
+        self._first = next(iter(knowledge.budgets))
+        known = list(knowledge.screened.values())[-MOST_COSTS:]
+        rows = self._encoding.encode([entry.genes for entry in known])
+        self._processes: dict[tuple[str, str], GaussianProcess] = {}
+        self._accepted: GaussianProcess | None = None
+        wanted = [(device, figure) for device, limits in knowledge.budgets.items() for figure in limits]
+        for device, figure in dict.fromkeys([*wanted, *((self._first, figure) for figure in knowledge.objectives)]):
+            figures = [(entry.costs.get(device) or {}).get(figure) for entry in known]
+            given = [position for position, value in enumerate(figures) if value]
+            if given:
+                logarithms = np.log([figures[position] for position in given])
+                process = GaussianProcess(self._encoding).fit(rows[given], logarithms, rng)
+                self._processes[device, figure] = process
+        refused = np.array([None in entry.costs.values() for entry in known], float)
+        if refused.any():
+            self._accepted = GaussianProcess(self._encoding).fit(rows, 1.0 - refused, rng)
+
+    def predict(self, genotypes: Sequence[Genotype]) -> tuple[np.ndarray, np.ndarray]:
+        """The costs that are objectives [n, costs], and how probably all budgets are met [n]."""
+        knowledge, x = self._knowledge, self._encoding.encode(genotypes)
+        costs, feasible = np.array([knowledge.limits] * len(genotypes), float), np.ones(len(genotypes))
+        if self._accepted is not None:
+            feasible *= np.clip(self._accepted.predict(x)[0].mean(0), LEAST_CHANCE, 1.0)
+        for (device, figure), process in self._processes.items():
+            mean, deviation = process.predict(x)
+            if limit := knowledge.budgets.get(device, {}).get(figure):
+                feasible *= ndtr((np.log(limit) - mean) / deviation).mean(0)
+            if device == self._first and figure in knowledge.objectives:
+                costs[:, knowledge.objectives.index(figure)] = np.exp(mean.mean(0))
+        return costs, feasible
+
+
+class _Loss:
+    """The logarithm of the loss of untrained networks, predicted from all results.
+
+    Earlier runs, whose losses may be on another scale, make up what is expected before anything is known, and the
+    results of this run correct it: each run's process has learned what the runs before it left unexplained (stacked
+    processes, as in Golovin et al. 2017, "Google Vizier").
+    """
+
+    def __init__(self, knowledge: Knowledge, rng: np.random.Generator, options: Mapping[str, Any]) -> None:
+        self._knowledge = knowledge
+        self._genes = Encoding(knowledge.space)
+        self._encoding = Encoding(knowledge.space, further=len(knowledge.objectives))
+        self._prior: list[GaussianProcess] = []
+        for run in knowledge.earlier:
+            genotypes, losses = zip(*run[:MOST], strict=True)
+            rows = self._genes.encode(genotypes)
+            unexplained = np.log(losses) - self._expected(rows)
+            self._prior.append(GaussianProcess(self._genes).fit(rows, _clipped(unexplained, len(run)), rng))
+        good = [result for result in knowledge.results if result.objectives is not None][-MOST:]
+        genotypes = [result.genotype for result in good]
+        objectives = np.array([result.objectives for result in good]).reshape(-1, 1 + len(knowledge.objectives))
+        rows = self._genes.encode(genotypes)
+        unexplained = np.log(objectives[:, 0]) - self._expected(rows) if good else np.zeros(0)
+        self._level, self._process = 0.0, None
+        if len(good) >= LEAST or not self._prior:
+            costs = np.log(objectives[:, 1:])
+            self._scale = costs.min(0), np.maximum(np.ptp(costs, axis=0), 1e-9)
+            self._process = GaussianProcess(self._encoding)
+            clipped = _clipped(unexplained, options["start"])
+            self._process.fit(self._points(rows, objectives[:, 1:]), clipped, rng)
+        elif good:
+            self._level = float(np.mean(unexplained))
+        failed = np.array([result.objectives is None for result in knowledge.results], float)[-MOST:]
+        self._trainable: GaussianProcess | None = None
+        if failed.any():
+            rows = self._genes.encode([result.genotype for result in knowledge.results[-MOST:]])
+            self._trainable = GaussianProcess(self._genes).fit(rows, 1.0 - failed, rng)
+
+    def predict(self, genotypes: Sequence[Genotype], costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Means and standard deviations, [draws, n] each. costs: [n, costs]; they tell something about the network."""
+        rows = self._genes.encode(genotypes)
+        if self._process is None:
+            mean, deviation = self._prior[-1].predict(rows)
+            return self._level + self._expected(rows, self._prior[:-1]) + mean, deviation
+        mean, deviation = self._process.predict(self._points(rows, costs))
+        return self._expected(rows) + mean, deviation
+
+    def joint(self, genotypes: Sequence[Genotype], costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Means [draws, n] and covariances [draws, n, n]."""
+        rows = self._genes.encode(genotypes)
+        if self._process is None:
+            mean, covariance = self._prior[-1].joint(rows)
+            return self._level + self._expected(rows, self._prior[:-1]) + mean, covariance
+        mean, covariance = self._process.joint(self._points(rows, costs))
+        return self._expected(rows) + mean, covariance
+
+    def chance(self, genotypes: Sequence[Genotype]) -> np.ndarray:
+        """How probably the training of each ends with a result: [n]."""
+        if self._trainable is None:
+            return np.ones(len(genotypes))
+        return np.clip(self._trainable.predict(self._genes.encode(genotypes))[0].mean(0), LEAST_CHANCE, 1.0)
+
+    def _expected(self, rows: np.ndarray, prior: Sequence[GaussianProcess] | None = None) -> np.ndarray:
+        processes = self._prior if prior is None else prior
+        return sum((process.predict(rows)[0].mean(0) for process in processes), np.zeros(len(rows)))
+
+    def _points(self, rows: np.ndarray, costs: np.ndarray) -> np.ndarray:
+        low, span = self._scale
+        return np.column_stack([rows, (np.log(costs) - low) / span])
+
+
+def _clipped(losses: np.ndarray, first: int) -> np.ndarray:
+    """`losses`, none above a quantile of the first ones, which were not chosen for their loss."""
+    return np.minimum(losses, np.quantile(losses[:first], CLIP))
+
+
+def _improvement(
+    mean: np.ndarray, deviation: np.ndarray, costs: np.ndarray, front: np.ndarray, reference: np.ndarray
+) -> np.ndarray:
+    """Expected improvement as the mean over all draws of the process, [draws, m] each."""
+    return np.mean(
+        [expected_improvement(*each, costs, front, reference) for each in zip(mean, deviation, strict=True)], axis=0
+    )
+
+
+def _greedy(
+    mean: np.ndarray, covariance: np.ndarray, costs: np.ndarray, chance: np.ndarray, front: _Front, count: int
+) -> list[int]:
+    """Positions of `count` points (fewer where there are fewer), one after the other. `covariance` is used up."""
+    points, picked = front.points, []
+    for _ in range(min(count, len(costs))):
+        variance = np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 1e-10)
+        value = _improvement(mean, np.sqrt(variance), costs, points, front.reference) * chance
+        value[picked] = -1.0
+        position = int(_best(value, 1)[0])
+        picked.append(position)
+        # It turns out as predicted: means stay, and what is like it is known better.
+        believed = np.array([[np.exp(mean[:, position].mean()), *costs[position]]])
+        points = np.vstack([points, believed])
+        points = points[pareto.front(points)]
+        column = covariance[:, :, position]
+        covariance -= column[:, :, None] * column[:, None, :] / (variance[:, position] * (1 + 1e-6))[:, None, None]
+    return picked
+
+
+def _best(value: np.ndarray, count: int) -> np.ndarray:
+    """Positions of the `count` largest values. Rounded, so that another machine's last bits decide nothing."""
+    rounded = np.array([float(f"{each:.9g}") for each in value])
+    return np.argsort(-rounded, kind="stable")[:count]

@@ -1,0 +1,362 @@
+"""What strategies learn from, and that all of them cope with conditional genes, failures and odd histories."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_search import BUDGETS, SIZE, advance, choose, genes, known, latency_ms, propose, rmse, screen, search
+from test_search import space as space  # a fixture
+
+from edgeloop import config
+from edgeloop.records import architecture_id, candidate_id, ok
+from edgeloop.search import decide, pareto, state, warm_start
+from edgeloop.search.encoding import Encoding
+from edgeloop.search.gaussian_process import GaussianProcess
+from edgeloop.search.improvement import expected_improvement
+from edgeloop.search.registry import STRATEGIES
+from edgeloop.search.results import knowledge, violation
+
+ROOT = Path(__file__).parents[2]
+CONDITIONAL = """
+name: conditional
+training: {lr: {log_uniform: [1.0e-3, 1.0e-1]}, batch_size: {integer: [8, 64]}}
+families:
+  conv2d:
+    widths: [[4], [8], [8, 16]]
+    frames: [4, 8, 16]
+    pooling: [mean, flatten]
+    head: {choice: [[], [32], [64]], when: {pooling: [flatten]}}
+    forbidden: [{frames: 16, pooling: flatten}]
+  swin3d:
+    frames: 8
+    pixels: 33
+    patch: [[2, 4, 4]]
+    embed: [24, 48]
+    heads: [[3], [3, 6], [3, 6, 12]]
+    depths.0: [1, 2]
+    depths.1: {choice: [1, 2], when: {heads: [[3, 6], [3, 6, 12]]}}
+    depths.2: {choice: [1, 2], when: {heads: [[3, 6, 12]]}}
+    window: [[4, 5, 5]]
+"""
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory):
+    file = tmp_path_factory.mktemp("space") / "space.yaml"
+    file.write_text(CONDITIONAL)
+    return config.load_space(file)
+
+
+def history(space, count, loss, broken=lambda genotype: False, latency=latency_ms, budgets=BUDGETS):
+    """A state after one generation of `count` random candidates."""
+    rng = np.random.default_rng(0)
+    chosen = list({candidate_id(genotype): genotype for genotype in (space.sample(rng) for _ in range(count))}.values())
+    names = [candidate_id(genotype) for genotype in chosen]
+    figures = {candidate_id(g): ok(latency_ms=latency(g), peak_memory_mb=1.0, ratio=1.0) for g in chosen}
+    return state.advance(
+        state.empty(),
+        population={"generation": 0, "parent": "", "candidates": names, "genotypes": chosen},
+        screening=[],
+        genes={},
+        train={
+            candidate_id(g): {"status": "failed", "reason": "NaN"} if broken(g) else ok(val_rmse=loss(g))
+            for g in chosen
+        },
+        export={name: ok() for name in names},
+        measured={"bench": figures},
+        budgets=budgets,
+        objectives=["latency_ms"],
+        reference_rmse=0.5,
+        patience=3,
+    )
+
+
+# ---------------------------------------------------------------- the parts of gp-ehvi
+
+
+@pytest.mark.parametrize("objectives", [2, 3])
+def test_expected_improvement_is_the_mean_of_the_improvements(objectives):
+    rng = np.random.default_rng(1)
+    reference = np.ones(objectives)
+    points = rng.random((12, objectives))
+    front = points[pareto.front(points)]
+    costs, mean, deviation = rng.random((5, objectives - 1)), np.log(rng.uniform(0.1, 0.9, 5)), rng.uniform(0.1, 0.8, 5)
+    exact = expected_improvement(mean, deviation, costs, front, reference)
+    before = pareto.hypervolume(front, reference)
+    for candidate in range(5):
+        losses = np.exp(mean[candidate] + deviation[candidate] * rng.standard_normal(4000))
+        gains = [pareto.hypervolume([*front, (loss, *costs[candidate])], reference) - before for loss in losses]
+        error = np.std(gains) / np.sqrt(len(gains))
+        assert exact[candidate] == pytest.approx(np.mean(gains), abs=5 * error + 1e-6)
+
+
+def test_without_a_front_everything_up_to_the_reference_is_gained():
+    gain = expected_improvement(np.array([-20.0]), np.array([0.1]), np.array([[0.25]]), np.empty((0, 2)), np.ones(2))
+    assert gain == pytest.approx([0.75], rel=1e-6)
+
+
+def test_what_costs_more_than_the_budget_improves_nothing():
+    gain = expected_improvement(
+        np.array([-1.0]), np.array([0.5]), np.array([[1.5]]), np.array([[0.5, 0.5]]), np.ones(2)
+    )
+    assert gain == pytest.approx([0.0])
+
+
+def test_the_process_predicts_what_it_was_not_told_and_knows_how_well(space):
+    rng = np.random.default_rng(0)
+    genotypes = [space.sample(rng) for _ in range(160)]
+    losses = np.log([rmse(genotype) for genotype in genotypes])
+    encoding = Encoding(space)
+    x = encoding.encode(genotypes)
+    process = GaussianProcess(encoding).fit(x[:120], losses[:120], rng)
+    mean, deviation = process.predict(x[120:])
+    error = mean.mean(0) - losses[120:]
+    assert np.sqrt(np.mean(error**2)) < 0.4 * losses.std()
+    z = error / np.sqrt((deviation**2).mean(0) + mean.var(0))
+    assert 0.4 < np.sqrt(np.mean(z**2)) < 2.0
+    again, covariance = process.joint(x[120:])
+    assert np.allclose(again, mean)
+    assert np.allclose(np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)), deviation, atol=1e-4)
+
+
+def test_the_process_agrees_with_scikit_learns_for_the_same_hyperparameters(space):
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import Matern
+
+    rng = np.random.default_rng(0)
+    encoding = Encoding(space)
+    # Of ordered genes only: scikit-learn knows no distance between codes.
+    ordered = [column for column in range(encoding.columns) if encoding._ordered[column]]
+    x = encoding.encode([space.sample(rng) for _ in range(60)])
+    x[:, [column for column in range(encoding.columns) if column not in ordered]] = 0.0
+    y = np.sin(x[:, ordered].sum(1))
+    process = GaussianProcess(encoding).fit(x[:40], y[:40], rng)
+    lengths = 1 / np.sqrt(process.weights[0][ordered])
+    covariance = process.factors[0] @ process.factors[0].T
+    theirs = GaussianProcessRegressor(Matern(lengths, nu=1.5), alpha=covariance[0, 0] - 1.0, optimizer=None)
+    theirs.fit(x[:40][:, ordered], (y[:40] - y[:40].mean()) / y[:40].std())
+    mean, deviation = theirs.predict(x[40:][:, ordered], return_std=True)
+    own_mean, own_deviation = process.predict(x[40:])
+    assert np.allclose(own_mean[0], y[:40].mean() + y[:40].std() * mean, atol=1e-5)
+    assert np.allclose(own_deviation[0], y[:40].std() * deviation, atol=1e-4)
+
+
+def test_genes_that_are_not_active_are_alike_and_far_from_those_that_are(conditional):
+    rng = np.random.default_rng(0)
+    genotypes = [conditional.sample(rng) for _ in range(50)]
+    encoding = Encoding(conditional)
+    names = [gene.name for gene in encoding._genes]
+    x = encoding.encode(genotypes)
+    distances = encoding.distances(x, x)[names.index("swin3d:embed")]
+    is_swin = np.array([genotype["architecture"]["family"] == "swin3d" for genotype in genotypes])
+    assert (distances[np.ix_(~is_swin, ~is_swin)] == 0).all()
+    assert (distances[np.ix_(is_swin, ~is_swin)] == 1).all()
+    assert not np.isnan(distances).any()
+
+
+def test_a_number_is_as_far_from_another_as_its_logarithm_and_numbered_genes_are_counted(conditional):
+    encoding = Encoding(conditional)
+    names = [gene.name for gene in encoding._genes]
+    rng = np.random.default_rng(0)
+    genotype = next(g for g in iter(lambda: conditional.sample(rng), None) if g["architecture"]["family"] == "conv2d")
+    rows = encoding.encode(
+        [
+            {**genotype, "architecture": {**genotype["architecture"], "frames": frames, "pooling": "mean"}}
+            for frames in (4, 8, 16)
+        ]
+        if genotype["architecture"]["pooling"] == "mean"
+        else [genotype] * 3
+    )
+    if genotype["architecture"]["pooling"] == "mean":
+        assert rows[:, names.index("conv2d:frames")].tolist() == [0.0, 0.5, 1.0]
+    assert encoding.columns > len(names)  # how often depths.N is 1, and how often 2
+
+
+# ---------------------------------------------------------------- every strategy
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_keeps_to_conditions_and_forbidden_combinations(conditional, name):
+    current = history(conditional, 30, lambda g: 0.1 + 0.001 * g["training"]["batch_size"], latency=lambda g: 0.1)
+    proposals = propose(conditional, current, name, count=16)
+    assert len(proposals) == 16
+    assert all(conditional.holds(genotype) for genotype in proposals)
+    assert not {candidate_id(genotype) for genotype in proposals} & set(current["candidates"])
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize(
+    ("loss", "broken"),
+    [
+        (lambda g: 0.2, lambda g: False),
+        (rmse, lambda g: True),
+        (rmse, lambda g: latency_ms(g) > 0.01),
+    ],
+    ids=["all equal", "all failed", "one point on the front"],
+)
+def test_every_strategy_copes_with_odd_histories(space, name, loss, broken):
+    current = history(space, 30, loss, broken)
+    proposals = propose(space, current, name)
+    assert len(proposals) == 2 * SIZE
+    assert 0 < len(choose(space, current, proposals, screen(proposals), name)) <= SIZE
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_search_that_was_killed_goes_on_as_the_unbroken_one(space, name):
+    current, _ = search(space, 4, name=name)
+    proposals = propose(space, current, name)
+    reread = json.loads(json.dumps(current))
+    assert propose(space, reread, name) == proposals
+    screening = screen(proposals)
+    assert choose(space, reread, proposals, screening, name) == choose(space, current, proposals, screening, name)
+
+
+def test_the_default_strategy_needs_fewer_trainings_than_evolution(space):
+    found = {
+        name: [search(space, 8, name=name, seed=seed, pool=8 * SIZE)[0]["hypervolume"][-1] for seed in range(4)]
+        for name in ("gp-ehvi", "evolution")
+    }
+    assert np.mean(found["gp-ehvi"]) > np.mean(found["evolution"])
+
+
+def test_where_training_fails_the_default_strategy_goes_less_often(space):
+    def broken(genotype):
+        return genotype["architecture"]["activation"] in ("silu", "relu")
+
+    current = history(space, 60, rmse, broken)
+    chosen = []
+    for seed in range(4):
+        proposals = propose(space, current, "gp-ehvi", seed, count=40)
+        chosen += choose(space, current, proposals, screen(proposals), "gp-ehvi", seed)
+    # Half of the space, and silu is the best of the activations where it trains; one choice of each six is by chance.
+    assert np.mean([broken(genotype) for genotype in chosen]) < 0.25
+
+
+def test_what_the_device_refuses_is_proposed_less_often(space):
+    current = history(space, 40, rmse)
+    rng = np.random.default_rng(5)
+    seen = [space.sample(rng) for _ in range(80)]
+    refused = {architecture_id(g) for g in seen if g["architecture"]["kernel"] == 7}
+    record = screen(seen)[0]
+    for name in refused:
+        record["architectures"][name] = {"status": "failed", "reason": "not implemented"}
+    current = state.with_screening(current, [record], genes(seen))
+    proposals = propose(space, current, "gp-ehvi", count=40)
+    assert np.mean([g["architecture"]["kernel"] == 7 for g in proposals]) < 0.15  # 0.25 in the space
+
+
+def test_memory_can_be_an_objective_and_a_constraint(space):
+    def figures(genotype):
+        return ok(latency_ms=latency_ms(genotype), peak_memory_mb=float(genotype["architecture"]["widths"][0]))
+
+    budgets, objectives = {"bench": {"latency_ms": 0.5, "peak_memory_mb": 20.0}}, ["latency_ms", "peak_memory_mb"]
+    current = state.empty()
+    for generation in range(4):
+        about = {"budgets": budgets, "objectives": objectives}
+        settings = {"name": "gp-ehvi", "options": {"start": 12}, "seed": 1, "generation": generation}
+        proposals = decide.propose(knowledge(space, current, **about), count=24, **settings)
+        screening = [ok(device="bench", architectures={architecture_id(g): figures(g) for g in proposals})]
+        after = state.with_screening(current, screening, genes(proposals))
+        chosen = decide.choose(knowledge(space, after, **about), proposals, count=SIZE, screening=True, **settings)
+        names = [candidate_id(genotype) for genotype in chosen]
+        current = state.advance(
+            current,
+            population={
+                "generation": generation,
+                "parent": current["lineage"],
+                "candidates": names,
+                "genotypes": chosen,
+            },
+            screening=screening,
+            genes=genes(proposals),
+            train={candidate_id(g): ok(val_rmse=rmse(g)) for g in chosen},
+            export={name: ok() for name in names},
+            measured={"bench": {candidate_id(g): figures(g) for g in chosen}},
+            reference_rmse=0.5,
+            patience=9,
+            **about,
+        )
+    assert all(len(entry["objectives"]) == 3 for entry in current["candidates"].values())
+    assert all(entry["genotype"]["architecture"]["widths"][0] <= 20 for entry in current["candidates"].values())
+    assert current["hypervolume"][-1] > current["hypervolume"][0] > 0
+
+
+def test_a_figure_that_the_device_does_not_give_counts_as_over_budget_and_is_named(space):
+    budgets = {"bench": {"latency_ms": 0.5, "peak_memory_mb": 20.0}}
+    assert violation({"bench": {"latency_ms": 0.1, "peak_memory_mb": None}}, budgets) == np.inf
+    proposals = propose(space, state.empty(), "random")
+    with pytest.raises(decide.NothingFeasible, match="an unknown peak_memory_mb on bench"):
+        choose(space, state.empty(), proposals, screen(proposals), "random", budgets=budgets)
+
+
+# ---------------------------------------------------------------- results of earlier runs
+
+
+@pytest.fixture(scope="module")
+def earlier(space, tmp_path_factory):
+    """The folder of a run that has ended."""
+    folder = tmp_path_factory.mktemp("earlier")
+    current, _ = search(space, 6, name="evolution", seed=9)
+    file = folder / "results/generations/005/state.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(current))
+    return folder
+
+
+def test_a_run_is_read_from_its_folder_its_state_and_its_archive(earlier, tmp_path):
+    file = earlier / "results/generations/005/state.json"
+    with zipfile.ZipFile(tmp_path / "run.zip", "w") as archive:
+        archive.write(file, "run/results/generations/005/state.json")
+    from_folder, from_state, from_archive = map(warm_start.read, (earlier, file, tmp_path / "run.zip"))
+    assert from_folder["results"] == from_state["results"] == from_archive["results"]
+    assert len(from_folder["results"]) == 6 * SIZE
+    assert len(warm_start.record([from_folder, from_archive])["runs"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("missing", None, "there is no"),
+        ("state.json", "{}", "is no state of a search"),
+        ("state.json", "no JSON", "is no state of a search"),
+    ],
+)
+def test_what_is_no_run_is_refused_by_name(tmp_path, name, text, complaint):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(warm_start.WarmStartError, match=complaint):
+        warm_start.read(tmp_path / name)
+
+
+def test_an_empty_folder_is_no_run(tmp_path):
+    with pytest.raises(warm_start.WarmStartError, match="no generation has ended there"):
+        warm_start.read(tmp_path)
+
+
+def test_only_genotypes_of_the_space_are_learnt_from(space, conditional, earlier):
+    record = warm_start.record([warm_start.read(earlier)])
+    assert len(warm_start.of_space(record, space)[0]) == 6 * SIZE
+    assert warm_start.of_space(record, conditional) == []
+
+
+def test_a_warm_start_finds_more_with_the_first_trainings_and_reports_only_its_own(space, earlier):
+    runs = warm_start.of_space(warm_start.record([warm_start.read(earlier)]), space)
+    found = {}
+    for name, teachers in (("warm", runs), ("cold", ())):
+        found[name] = []
+        for seed in range(3):
+            proposals = propose(space, state.empty(), "gp-ehvi", seed, count=8 * SIZE, earlier=teachers)
+            screening = screen(proposals)
+            chosen = choose(space, state.empty(), proposals, screening, "gp-ehvi", seed, earlier=teachers)
+            # The same networks are worse by a factor in this run: only their order carries over.
+            after = advance(state.empty(), chosen, screening, proposals, loss=lambda g: 1.2 * rmse(g))
+            assert set(after["candidates"]) == {candidate_id(genotype) for genotype in chosen}
+            found[name].append(after["hypervolume"][-1])
+    assert np.mean(found["warm"]) > 1.1 * np.mean(found["cold"])
+
+
+def test_without_earlier_runs_nothing_is_known_of_them(space):
+    assert list(known(space, state.empty()).earlier) == []
+    assert warm_start.of_space(warm_start.record([]), space) == []
