@@ -150,6 +150,10 @@ class Space:
             flat[name] = value
         return flat
 
+    def with_recipe(self, genes: Genotype, rng: np.random.Generator) -> Genotype:
+        """A genotype with the architecture and precision of `genes`, its training genes drawn."""
+        return self.genotype(self.complete(self.flatten(genes, training=False), rng))
+
     def holds(self, genotype: Genotype) -> bool:
         """Whether `genotype` is one of this space: it has exactly the active genes, with values that they can take."""
         try:

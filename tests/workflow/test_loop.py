@@ -125,6 +125,19 @@ def test_the_same_candidate_trains_to_the_same_figures_to_the_last_bit(copy):
     }
 
 
+def test_an_earlier_run_teaches_a_new_one_and_undoes_no_decision_of_one_that_is_under_way(copy, finished):
+    assert read(copy, "warm_start.json")["runs"] == []
+    decided = copy.contents("generations/*/p*.json")
+    copy.config["search"]["warm_start"] = [str(finished.folder)]
+    executed = copy.executed(copy.snakemake())
+    assert dict(executed) == {"warm_start": 1}
+    (run,) = read(copy, "warm_start.json")["runs"]
+    assert len(run["results"]) == 4
+    assert str(finished.folder) not in json.dumps(run)
+    assert copy.contents("generations/*/p*.json") == decided
+    assert "Nothing to be done" in copy.snakemake()
+
+
 def test_from_the_same_records_a_later_generation_is_decided_the_same_and_trains_nothing(copy):
     decided = populations(copy)
     screened = copy.contents("generations/001/screening.*.json")

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from edgeloop.records import Genotype, candidate_id
+from edgeloop.records import Genotype, architecture_id, candidate_id
 from edgeloop.search import evolution, pareto, random
 from edgeloop.search.encoding import Encoding
 from edgeloop.search.gaussian_process import GaussianProcess
 from edgeloop.search.improvement import expected_improvement
-from edgeloop.search.results import Costs, Knowledge
+from edgeloop.search.results import Costs, Knowledge, violation
 
 DEFAULTS = {"start": 16, "children": 1000, "reference": 0.3}
 PARENTS = 24
@@ -30,6 +30,8 @@ CROSSOVER_SHARE, FRESH_SHARE = 0.3, 0.3
 LOTTERY_SHARE = 0.1
 """Of the pool, children that nothing speaks for."""
 TRIES_PER_CHILD = 10
+REMEMBERED = 500
+"""Of what was screened and not trained, so many are considered again."""
 SHORTLIST = 300
 """Of the children, so many with the largest expected improvement on their own compete for a place beside others."""
 CLIP = 0.9
@@ -112,8 +114,9 @@ def _promising(
 
 
 def _children(knowledge: Knowledge, rng: np.random.Generator, options: Mapping[str, Any]) -> list[Genotype]:
-    """Different untrained genotypes: mutants and crossings of the best results, and random ones. As long as there are
-    few results, the best of earlier runs are among them, and among the parents."""
+    """Different untrained genotypes: mutants and crossings of the best results, and random ones; and what is known to
+    meet the budgets because it was screened before. As long as there are few results, the best of earlier runs are
+    among them, and among the parents."""
     space, feasible = knowledge.space, [result for result in knowledge.results if result.feasible]
     order = np.argsort(pareto.ranks([result.objectives for result in feasible]), kind="stable")
     parents = [feasible[position].genotype for position in order[:PARENTS]]
@@ -130,12 +133,15 @@ def _children(knowledge: Knowledge, rng: np.random.Generator, options: Mapping[s
 
     known = {result.candidate for result in knowledge.results}
     found: list[Genotype] = []
-    for genotype in inherited:
+    left = [entry for entry in knowledge.screened.values() if violation(entry.costs, knowledge.budgets) <= 0]
+    remembered = [space.with_recipe(entry.genes, rng) for entry in left[-REMEMBERED:]]
+    for genotype in [*inherited, *remembered]:
         if (identity := candidate_id(genotype)) not in known:
             known.add(identity)
             found.append(genotype)
+    enough = len(found) + options["children"]
     for _ in range(TRIES_PER_CHILD * options["children"]):
-        if len(found) >= options["children"]:
+        if len(found) == enough:
             break
         if rng.random() < FRESH_SHARE:
             child = space.sample(rng)
@@ -215,6 +221,11 @@ class _Prices:
                 feasible *= ndtr((np.log(limit) - mean) / deviation).mean(0)
             if device == self._first and figure in knowledge.objectives:
                 costs[:, knowledge.objectives.index(figure)] = np.exp(mean.mean(0))
+        for position, genotype in enumerate(genotypes):
+            if known := knowledge.screened.get(architecture_id(genotype)):
+                feasible[position] = violation(known.costs, knowledge.budgets) <= 0
+                if measured := knowledge.objective_costs(known.costs):
+                    costs[position] = measured
         return costs, feasible
 
 

@@ -41,9 +41,9 @@ class Screened:
 class Knowledge:
     """All that a decision may depend on.
 
-    results: all trained candidates, oldest first. screened: by architecture id. earlier: what each of the runs found
-    that `search.warm_start` names, as (genotype, loss); their genotypes are of `space`. objectives: the names of a
-    result's costs, such as ("latency_ms",). budgets: see Budgets; empty before a strategy may know them.
+    results: all trained candidates, oldest first. screened: all that was measured, trained or not, by architecture id.
+    earlier: what each of the runs found that `search.warm_start` names, as (genotype, loss); their genotypes are of
+    `space`. objectives: the names of a result's costs, such as ("latency_ms",). budgets: see Budgets.
     """
 
     space: Space
@@ -84,7 +84,18 @@ def knowledge(
         )
         for candidate, entry in state["candidates"].items()
     ]
-    screened = sorted(state["screened"].items(), key=lambda item: (item[1]["generation"], item[0]))
+    measured = {
+        entry["architecture_id"]: {
+            "generation": entry["generation"],
+            "genes": {key: entry["genotype"][key] for key in ("architecture", "precision")},
+            "costs": entry["devices"],
+        }
+        for _, entry in sorted(state["candidates"].items())
+        if entry["status"] == "ok"
+    }
+    # Screened first: where a network was screened and trained, decisions rest on the same figure before and after.
+    known = {**measured, **state["screened"]}
+    screened = sorted(known.items(), key=lambda item: (item[1]["generation"], item[0]))
     return Knowledge(
         space=space,
         results=sorted(found, key=lambda result: (result.generation, result.candidate)),
