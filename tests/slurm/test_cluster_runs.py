@@ -18,7 +18,7 @@ from edgeloop.records import read_json
 
 pytestmark = pytest.mark.slurm
 HEAVY = {"draft", "train", "export"}
-HERE = {"propose", "screen", "sample", "measure", "select", "conclude", "compare", "summarise"}
+HERE = {"warm_start", "propose", "screen", "sample", "measure", "select", "conclude", "compare", "summarise"}
 
 
 def rules_of(run):

@@ -62,7 +62,10 @@ rule summarise:
         *MODULES,
     params:
         baselines=BASELINES,
-        search=config["search"],
+        search={
+            key: config["search"][key]
+            for key in ("strategy", "seed", "max_generations")
+        },
         code=code("edgeloop.summary"),
     script:
         "../scripts/summarise.py"
