@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,14 @@ EMPTY = ("train", "export", "measure")
 POLL_S = 0.05
 
 
-def copy_of_workflow(folder: Path) -> Path:
-    """The workflow with empty jobs."""
+def copy_of_workflow(folder: Path, stages: Sequence[str] = EMPTY, by: str = "empty_job.py") -> Path:
+    """The workflow with the script `by` of this folder in place of those of `stages`: with empty jobs."""
     folder.mkdir()
     for name in SOURCES:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         copy(ROOT / name, folder / name)
-    for stage in EMPTY:
-        shutil.copy2(ROOT / "benchmarks/empty_job.py", folder / f"workflow/scripts/{stage}.py")
+    for stage in stages:
+        shutil.copy2(ROOT / "benchmarks" / by, folder / f"workflow/scripts/{stage}.py")
     return folder
 
 

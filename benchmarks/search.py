@@ -34,7 +34,8 @@ from tabulate import tabulate
 
 from edgeloop.records import architecture_id, candidate_id, ok
 from edgeloop.search import decide, pareto, state
-from edgeloop.search.results import Budgets, knowledge
+from edgeloop.search.costs import Budgets
+from edgeloop.search.results import knowledge
 from edgeloop.space import Gene, Space
 
 REFERENCE_QUANTILE = 0.3

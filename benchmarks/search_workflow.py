@@ -23,21 +23,10 @@ from typing import Any
 
 import numpy as np
 import yaml
-from scale import ROOT, SOURCES, snakemake
+from scale import ROOT, copy_of_workflow, snakemake
 from tabulate import tabulate
 
 WITHOUT_SCREENING = ("nevergrad",)
-
-
-def copy_of_workflow(folder: Path) -> Path:
-    """The workflow with the simulated trainer."""
-    folder.mkdir()
-    for name in SOURCES:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
-        copy(ROOT / name, folder / name)
-    for stage in ("train", "train_pack"):
-        shutil.copy2(ROOT / "benchmarks/simulated_trainer.py", folder / f"workflow/scripts/{stage}.py")
-    return folder
 
 
 def configuration(strategy: str, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
@@ -79,7 +68,7 @@ def main() -> None:
         place.mkdir(parents=True, exist_ok=True)
         source = place / "workflow"
         if not source.exists():
-            copy_of_workflow(source)
+            copy_of_workflow(source, ("train", "train_pack"), "simulated_trainer.py")
         results = []
         for seed in range(1, asked.seeds + 1):
             for strategy in asked.strategies.split(","):

@@ -214,7 +214,7 @@ def _simulate(dataset: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _search(config: Mapping[str, Any]) -> Iterator[str]:
-    from edgeloop.search import decide
+    from edgeloop.search import costs
     from edgeloop.search.registry import strategy
 
     search, pool = config["search"], config["screening"]["pool"]
@@ -228,10 +228,10 @@ def _search(config: Mapping[str, Any]) -> Iterator[str]:
             if name not in known:
                 yield f"unknown key '{name}' in 'search.options' of {search['strategy']}{_suggestion(name, known)}"
     first = next(iter(config["devices"]))
-    budgets = decide.budgets(config["devices"])
+    budgets = costs.budgets(config["devices"])
     for figure in search["objectives"][1:]:
         if figure not in budgets[first]:
-            key = next(key for key, limited in decide.BUDGET_KEYS.items() if limited == figure)
+            key = next(key for key, limited in costs.BUDGET_KEYS.items() if limited == figure)
             yield (
                 f"'search.objectives' has {figure}, but 'devices.{first}' has no {key}: give it one, from which on a "
                 "network is of no use"

@@ -44,6 +44,11 @@ class Gene:
     when: dict[str, tuple[Any, ...]]
     where: Where
 
+    @property
+    def is_variable(self) -> bool:
+        """Whether it has more than one value."""
+        return self.bounds is not None or len(self.choices) > 1
+
     def draw(self, rng: np.random.Generator) -> Any:
         """A value from the gene's prior: every choice is as likely, ranges are uniform or log-uniform."""
         if self.choices is not None:
@@ -101,7 +106,7 @@ class Space:
     def mutate(self, genotype: Genotype, rng: np.random.Generator) -> Genotype:
         """Change one active gene; genes that this activates are drawn, genes that it deactivates are dropped."""
         values = self.flatten(genotype)
-        variable = [name for name in values if self._is_variable(name)]
+        variable = [name for name in values if self.genes[name].is_variable]
         if not variable:
             return genotype
         for _ in range(TRIES):
@@ -184,10 +189,6 @@ class Space:
     def is_active(self, gene: Gene, flat: Mapping[str, Any]) -> bool:
         """Whether the conditions of `gene` hold among `flat`, which has the genes that stand before it."""
         return all(parent in flat and flat[parent] in values for parent, values in gene.when.items())
-
-    def _is_variable(self, name: str) -> bool:
-        gene = self.genes[name]
-        return gene.bounds is not None or len(gene.choices) > 1
 
     def is_allowed(self, flat: Mapping[str, Any]) -> bool:
         """Whether no forbidden combination is among the values."""

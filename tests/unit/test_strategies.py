@@ -11,12 +11,13 @@ from test_search import space as space  # a fixture
 
 from edgeloop import config
 from edgeloop.records import architecture_id, candidate_id, ok
-from edgeloop.search import decide, pareto, state, warm_start
+from edgeloop.search import decide, gp_ehvi, pareto, state, warm_start
+from edgeloop.search.costs import violation
 from edgeloop.search.encoding import Encoding
 from edgeloop.search.gaussian_process import GaussianProcess
 from edgeloop.search.improvement import expected_improvement
 from edgeloop.search.registry import STRATEGIES
-from edgeloop.search.results import knowledge, violation
+from edgeloop.search.results import knowledge
 
 ROOT = Path(__file__).parents[2]
 CONDITIONAL = """
@@ -160,18 +161,25 @@ def test_a_number_is_as_far_from_another_as_its_logarithm_and_numbered_genes_are
     encoding = Encoding(conditional)
     names = [gene.name for gene in encoding._genes]
     rng = np.random.default_rng(0)
-    genotype = next(g for g in iter(lambda: conditional.sample(rng), None) if g["architecture"]["family"] == "conv2d")
-    rows = encoding.encode(
-        [
-            {**genotype, "architecture": {**genotype["architecture"], "frames": frames, "pooling": "mean"}}
-            for frames in (4, 8, 16)
-        ]
-        if genotype["architecture"]["pooling"] == "mean"
-        else [genotype] * 3
-    )
-    if genotype["architecture"]["pooling"] == "mean":
-        assert rows[:, names.index("conv2d:frames")].tolist() == [0.0, 0.5, 1.0]
-    assert encoding.columns > len(names)  # how often depths.N is 1, and how often 2
+    drawn = [conditional.sample(rng) for _ in range(60)]
+    conv = next(genotype for genotype in drawn if genotype["architecture"].get("pooling") == "mean")
+    rows = encoding.encode([{**conv, "architecture": {**conv["architecture"], "frames": n}} for n in (4, 8, 16)])
+    assert rows[:, names.index("conv2d:frames")].tolist() == [0.0, 0.5, 1.0]
+    deep = next(genotype for genotype in drawn if genotype["architecture"].get("depths") == [1, 2, 2])
+    # Of depths.0, depths.1 and depths.2, the share that is 1 and the share that is 2.
+    assert encoding.encode([deep])[0, len(names) :].tolist() == pytest.approx([1 / 3, 2 / 3])
+
+
+def test_what_was_measured_is_not_predicted(space):
+    current = history(space, 30, rmse)
+    seen = [space.sample(np.random.default_rng(seed)) for seed in range(20)]
+    # Measured at three times what the others let expect, so that a prediction would be far from it.
+    record = {architecture_id(g): ok(latency_ms=3 * latency_ms(g)) for g in seen}
+    current = state.with_screening(current, [ok(device="bench", architectures=record)], genes(seen))
+    costs, feasible = gp_ehvi._Prices(known(space, current), np.random.default_rng(0)).predict(seen)
+    assert costs[:, 0].tolist() == [3 * latency_ms(genotype) for genotype in seen]
+    assert feasible.tolist() == [float(3 * latency_ms(genotype) <= 0.5) for genotype in seen]
+    assert 0 < feasible.sum() < len(seen)
 
 
 # ---------------------------------------------------------------- every strategy

@@ -13,7 +13,7 @@ from edgeloop import config as configuration
 from edgeloop.fingerprint import code
 from edgeloop.packing import Packs
 from edgeloop.records import candidate_id
-from edgeloop.search import decide, identity
+from edgeloop.search import costs, identity
 
 ROOT = Path(workflow.basedir)
 FOLDERS = (Path.cwd(), ROOT)
@@ -212,7 +212,7 @@ def way_to_device(wildcards):
     return {
         key: value
         for key, value in config["devices"][wildcards.device].items()
-        if key not in decide.BUDGET_KEYS
+        if key not in costs.BUDGET_KEYS
     }
 
 

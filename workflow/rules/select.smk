@@ -24,13 +24,13 @@ rule select:
     envmodules:
         *MODULES,
     params:
-        budgets=decide.budgets(config["devices"]),
+        budgets=costs.budgets(config["devices"]),
         objectives=config["search"]["objectives"][1:],
         patience=config["search"]["patience"],
         code=code(
             "edgeloop.search.state",
             "edgeloop.search.pareto",
-            "edgeloop.search.results",
+            "edgeloop.search.costs",
         ),
     script:
         "../scripts/select.py"

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from edgeloop import config as configuration
 from edgeloop import log
 from edgeloop.records import SCHEMA_VERSION, architecture_id, read_json, write_json
-from edgeloop.search import decide, identity, state, warm_start
-from edgeloop.search.results import knowledge
+from edgeloop.search import decide, identity, state
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -23,21 +22,13 @@ logger = log.start(snakemake.log[0], "propose")
 generation = int(snakemake.wildcards.gen)
 search, pool = snakemake.config["search"], snakemake.config["screening"]["pool"]
 previous = read_json(snakemake.input.state) if snakemake.input.get("state") else state.empty()
-devices = snakemake.config["devices"]
 space_file = configuration.find(snakemake.config["space"], Path.cwd(), Path(snakemake.scriptdir).resolve().parents[1])
 
 proposals = []
 if not previous["stop"]:
     space = configuration.load_space(space_file)
-    known = knowledge(
-        space,
-        previous,
-        budgets=decide.budgets(devices),
-        objectives=search["objectives"][1:],
-        earlier=warm_start.of_space(read_json(snakemake.input.warm_start), space),
-    )
     proposals = decide.propose(
-        known,
+        decide.known(snakemake.config, space, previous, read_json(snakemake.input.warm_start)),
         name=search["strategy"],
         options=search["options"],
         seed=search["seed"],

@@ -13,15 +13,14 @@ from edgeloop import config as configuration
 from edgeloop import log
 from edgeloop.models import registry
 from edgeloop.records import SCHEMA_VERSION, architecture_id, candidate_id, read_json, write_json
-from edgeloop.search import decide, state, warm_start
-from edgeloop.search.results import knowledge, violation
+from edgeloop.search import decide, state
+from edgeloop.search.costs import violation
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 logger = log.start(snakemake.log[0], "sample")
 search = snakemake.config["search"]
-budgets = decide.budgets(snakemake.config["devices"])
 previous = read_json(snakemake.input.state) if snakemake.input.get("state") else state.empty()
 proposals = read_json(snakemake.input.proposals)
 screening = snakemake.config["screening"]["pool"] > 0
@@ -29,12 +28,11 @@ space = configuration.load_space(
     configuration.find(snakemake.config["space"], Path.cwd(), Path(snakemake.scriptdir).resolve().parents[1])
 )
 records = [read_json(file) for file in snakemake.input.screening]
-known = knowledge(
+known = decide.known(
+    snakemake.config,
     space,
     state.with_screening(previous, records, proposals["to_screen"]),
-    budgets=budgets,
-    objectives=search["objectives"][1:],
-    earlier=warm_start.of_space(read_json(snakemake.input.warm_start), space),
+    read_json(snakemake.input.warm_start),
 )
 costs = {name: architecture.costs for name, architecture in known.screened.items()}
 
@@ -72,11 +70,12 @@ write_json(
         "candidates": [candidate_id(genotype) for genotype in chosen],
         "genotypes": chosen,
         "reason": reason,
-        "devices": list(budgets),
+        "devices": list(known.budgets),
         "pack": snakemake.config["training"]["pack"],
         "proposed": len(proposals["proposals"]),
         "feasible": sum(
-            violation(costs.get(architecture_id(genotype), {}), budgets) <= 0 for genotype in proposals["proposals"]
+            violation(costs.get(architecture_id(genotype), {}), known.budgets) <= 0
+            for genotype in proposals["proposals"]
         )
         if screening
         else None,

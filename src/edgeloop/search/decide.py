@@ -8,26 +8,29 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from edgeloop.records import Genotype, architecture_id, candidate_id
+from edgeloop.search import warm_start
+from edgeloop.search.costs import BUDGET_KEYS, UNITS, Budgets, Costs, budgets, violation
 from edgeloop.search.registry import strategy
-from edgeloop.search.results import Budgets, Costs, Knowledge, violation
+from edgeloop.search.results import Knowledge, knowledge
+from edgeloop.space import Space
 
 PROPOSE, CHOOSE = 0, 1
 TRIES_PER_PROPOSAL = 200
-UNITS = {"latency_ms": "ms", "peak_memory_mb": "MB"}
-BUDGET_KEYS = {"budget_ms": "latency_ms", "budget_memory_mb": "peak_memory_mb"}
-"""The keys of a device's entry in the configuration, and the figure that each limits."""
 
 
 class NothingFeasible(ValueError):
     """No network that meets the budgets was found, neither now nor before."""
 
 
-def budgets(devices: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """The budgets of the devices in a configuration."""
-    return {
-        name: {figure: entry[key] for key, figure in BUDGET_KEYS.items() if entry.get(key) is not None}
-        for name, entry in devices.items()
-    }
+def known(config: Mapping[str, Any], space: Space, state: Mapping[str, Any], earlier: Mapping[str, Any]) -> Knowledge:
+    """What a run with `config` may decide from; `earlier` is its results/warm_start.json."""
+    return knowledge(
+        space,
+        state,
+        budgets=budgets(config["devices"]),
+        objectives=config["search"]["objectives"][1:],
+        earlier=warm_start.of_space(earlier, space),
+    )
 
 
 def propose(

@@ -31,8 +31,7 @@ class Encoding:
         self._genes = [
             gene
             for name, gene in space.genes.items()
-            if (gene.bounds is not None or len(gene.choices) > 1 or gene.when)
-            and (training or not name.startswith("training:"))
+            if (gene.is_variable or gene.when) and (training or not name.startswith("training:"))
         ]
         self._values = [_values(gene) for gene in self._genes]
         self._kinds = _kinds(self._genes)

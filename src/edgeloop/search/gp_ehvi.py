@@ -18,10 +18,11 @@ from scipy.special import ndtr
 
 from edgeloop.records import Genotype, architecture_id, candidate_id
 from edgeloop.search import evolution, pareto, random
+from edgeloop.search.costs import Costs, violation
 from edgeloop.search.encoding import Encoding
 from edgeloop.search.gaussian_process import GaussianProcess
 from edgeloop.search.improvement import expected_improvement
-from edgeloop.search.results import Costs, Knowledge, violation
+from edgeloop.search.results import Knowledge
 
 DEFAULTS = {"start": 16, "children": 1000, "reference": 0.3}
 PARENTS = 24
@@ -238,20 +239,19 @@ class _Loss:
     """
 
     def __init__(self, knowledge: Knowledge, rng: np.random.Generator, options: Mapping[str, Any]) -> None:
-        self._knowledge = knowledge
         self._genes = Encoding(knowledge.space)
         self._encoding = Encoding(knowledge.space, further=len(knowledge.objectives))
         self._prior: list[GaussianProcess] = []
         for run in knowledge.earlier:
             genotypes, losses = zip(*run[:MOST], strict=True)
             rows = self._genes.encode(genotypes)
-            unexplained = np.log(losses) - self._expected(rows)
+            unexplained = np.log(losses) - self._expected(rows, self._prior)
             self._prior.append(GaussianProcess(self._genes).fit(rows, _clipped(unexplained, len(run)), rng))
         good = [result for result in knowledge.results if result.objectives is not None][-MOST:]
         genotypes = [result.genotype for result in good]
         objectives = np.array([result.objectives for result in good]).reshape(-1, 1 + len(knowledge.objectives))
         rows = self._genes.encode(genotypes)
-        unexplained = np.log(objectives[:, 0]) - self._expected(rows) if good else np.zeros(0)
+        unexplained = np.log(objectives[:, 0]) - self._expected(rows, self._prior) if good else np.zeros(0)
         self._level, self._process = 0.0, None
         if len(good) >= LEAST or not self._prior:
             costs = np.log(objectives[:, 1:])
@@ -269,21 +269,24 @@ class _Loss:
 
     def predict(self, genotypes: Sequence[Genotype], costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Means and standard deviations, [draws, n] each. costs: [n, costs]; they tell something about the network."""
-        rows = self._genes.encode(genotypes)
-        if self._process is None:
-            mean, deviation = self._prior[-1].predict(rows)
-            return self._level + self._expected(rows, self._prior[:-1]) + mean, deviation
-        mean, deviation = self._process.predict(self._points(rows, costs))
-        return self._expected(rows) + mean, deviation
+        process, points, expected = self._question(genotypes, costs)
+        mean, deviation = process.predict(points)
+        return expected + mean, deviation
 
     def joint(self, genotypes: Sequence[Genotype], costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Means [draws, n] and covariances [draws, n, n]."""
+        process, points, expected = self._question(genotypes, costs)
+        mean, covariance = process.joint(points)
+        return expected + mean, covariance
+
+    def _question(
+        self, genotypes: Sequence[Genotype], costs: np.ndarray
+    ) -> tuple[GaussianProcess, np.ndarray, np.ndarray]:
+        """The last process, its points, and what those before it expect there, [n]."""
         rows = self._genes.encode(genotypes)
         if self._process is None:
-            mean, covariance = self._prior[-1].joint(rows)
-            return self._level + self._expected(rows, self._prior[:-1]) + mean, covariance
-        mean, covariance = self._process.joint(self._points(rows, costs))
-        return self._expected(rows) + mean, covariance
+            return self._prior[-1], rows, self._level + self._expected(rows, self._prior[:-1])
+        return self._process, self._points(rows, costs), self._expected(rows, self._prior)
 
     def chance(self, genotypes: Sequence[Genotype]) -> np.ndarray:
         """How probably the training of each ends with a result: [n]."""
@@ -291,8 +294,7 @@ class _Loss:
             return np.ones(len(genotypes))
         return np.clip(self._trainable.predict(self._genes.encode(genotypes))[0].mean(0), LEAST_CHANCE, 1.0)
 
-    def _expected(self, rows: np.ndarray, prior: Sequence[GaussianProcess] | None = None) -> np.ndarray:
-        processes = self._prior if prior is None else prior
+    def _expected(self, rows: np.ndarray, processes: Sequence[GaussianProcess]) -> np.ndarray:
         return sum((process.predict(rows)[0].mean(0) for process in processes), np.zeros(len(rows)))
 
     def _points(self, rows: np.ndarray, costs: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ def propose(
 ) -> Iterator[Genotype]:
     """What the optimiser asks for next, given the history. The values of inactive genes mean nothing."""
     options, space = {**DEFAULTS, **options}, knowledge.space
-    parameters = ng.p.Dict(**{name: _parameter(gene) for name, gene in space.genes.items() if _varies(gene)})
+    parameters = ng.p.Dict(**{name: _parameter(gene) for name, gene in space.genes.items() if gene.is_variable})
     parameters.random_state = np.random.RandomState(rng.integers(2**31))
     trainings = max(options["trainings"], len(knowledge.results) + count)
     optimizer = ng.optimizers.registry[options["optimizer"]](parametrization=parameters, budget=trainings)
@@ -51,10 +51,6 @@ def propose(
 
 
 choose = random.choose
-
-
-def _varies(gene: Gene) -> bool:
-    return gene.bounds is not None or len(gene.choices) > 1
 
 
 def _parameter(gene: Gene) -> ng.p.Parameter:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from edgeloop.records import Genotype
-from edgeloop.search.results import Costs, Knowledge
+from edgeloop.search.costs import Costs
+from edgeloop.search.results import Knowledge
 
 
 def propose(

@@ -5,12 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeloop.records import Genotype
+from edgeloop.search.costs import Budgets, Costs
 from edgeloop.space import Space
-
-Costs = Mapping[str, Mapping[str, float | None] | None]
-"""What a network costs: {device: {"latency_ms": ..., "peak_memory_mb": ...}}; None where the device refused it."""
-Budgets = Mapping[str, Mapping[str, float]]
-"""What it may cost: {device: {"latency_ms": ...}}. The first device's costs are the objectives."""
 
 
 @dataclass(frozen=True)
@@ -104,15 +100,3 @@ def knowledge(
         objectives=objectives,
         budgets=budgets,
     )
-
-
-def violation(costs: Costs, budgets: Budgets) -> float:
-    """By how much costs exceed their budgets: max(cost / budget - 1, 0) over devices and figures; infinite where a
-    device did not give a figure."""
-    worst = 0.0
-    for device, limits in budgets.items():
-        found = costs.get(device) or {}
-        for figure, limit in limits.items():
-            cost = found.get(figure)
-            worst = max(worst, float("inf") if cost is None else cost / limit - 1)
-    return worst

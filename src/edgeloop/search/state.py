@@ -5,7 +5,7 @@ from typing import Any
 
 from edgeloop.records import SCHEMA_VERSION, Genotype, architecture_id, candidate_id, digest
 from edgeloop.search import pareto
-from edgeloop.search.results import Budgets, Costs, violation
+from edgeloop.search.costs import UNITS, Budgets, Costs, violation
 
 TRAIN_FIGURES = ("val_rmse", "val_rmse_speed_mm_s", "val_rmse_power_w", "parameters", "macs", "training_s")
 DEVICE_FIGURES = (
@@ -18,8 +18,6 @@ DEVICE_FIGURES = (
     "rmse",
     "rmse_pytorch",
 )
-COSTS = ("latency_ms", "peak_memory_mb")
-"""What can be an objective or have a budget."""
 GROWTH = 1e-9  # of the hypervolume: less than this is rounding
 
 
@@ -137,7 +135,7 @@ def screened(
 
 
 def _costs(figures: Mapping[str, Any]) -> dict[str, float | None]:
-    return {name: figures.get(name) for name in COSTS}
+    return {name: figures.get(name) for name in UNITS}
 
 
 def _entry(
