@@ -28,7 +28,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/export.smk"
 
 
-if config["training"]["pack"] > 1 or PACKS.any():
+if config["training"]["pack"] > 1 or POPULATIONS.any_packs():
 
     include: "workflow/rules/pack.smk"
 
@@ -54,6 +54,7 @@ localrules:
     screen,
     sample,
     baseline,
+    promote,
     measure,
     select,
     conclude,

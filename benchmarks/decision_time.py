@@ -53,7 +53,17 @@ def history(results: int) -> tuple[Knowledge, list[Genotype]]:
         for number, (name, genotype) in enumerate(list(seen.items())[:results])
     ]
     pool = list(seen.values())[results : results + 64]
-    return Knowledge(space, trained, screened, (), ("latency_ms",), BUDGETS), pool
+    known = Knowledge(
+        space=space,
+        results=trained,
+        short=(),
+        tried=frozenset(result.candidate for result in trained),
+        screened=screened,
+        earlier=(),
+        objectives=("latency_ms",),
+        budgets=BUDGETS,
+    )
+    return known, pool
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from edgeloop import orphans
-from edgeloop.packing import Packs
+from edgeloop.populations import Populations
 from edgeloop.records import read_json
 from edgeloop.slurm import SlurmError
 
@@ -33,17 +33,23 @@ def files(stage: str, generation: int | None) -> list[Path]:
             population = folder / "population.json"
             names = read_json(population)["candidates"] if population.exists() else []
             candidates = [RESULTS / "candidates" / name for name in names]
-        packs = Packs(RESULTS / "generations")
-        found = {file for candidate in candidates for file in _of_candidate(candidate, stage, packs) if file.exists()}
+        populations = Populations(RESULTS / "generations")
+        found = {
+            file for candidate in candidates for file in _of_candidate(candidate, stage, populations) if file.exists()
+        }
     if not (listed := sorted(found)):
         where = "" if generation is None else f" in generation {generation}"
         raise ValueError(f"there are no files of '{stage}'{where} under {RESULTS.resolve()}; has it run yet?")
     return listed
 
 
-def _of_candidate(folder: Path, stage: str, packs: Packs) -> list[Path]:
-    pack = packs.of(folder.name) if stage in PACKED else None
-    return [RESULTS / "packs" / pack / stage] if pack else list(folder.glob(CANDIDATE_FILES[stage]))
+def _of_candidate(folder: Path, stage: str, populations: Populations) -> list[Path]:
+    candidate, found = folder.name, []
+    for rung in populations.rungs(candidate) if stage == "train" else []:
+        pack = populations.pack(candidate, rung)
+        found.append(RESULTS / "packs" / pack / f"rung.{rung}" if pack else folder / f"rung.{rung}.json")
+    pack = populations.pack(candidate) if stage in PACKED else None
+    return [*found, RESULTS / "packs" / pack / stage] if pack else [*found, *folder.glob(CANDIDATE_FILES[stage])]
 
 
 def main() -> int:

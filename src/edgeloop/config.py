@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,12 @@ def _search(config: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"'search.generation_size' is {search['generation_size']}, more than 'screening.pool', {pool}: "
             "raise the pool, lower the size, or set the pool to 0 to train without screening"
+        )
+    rungs, epochs = search["halving"]["epochs"], config["training"]["epochs"]
+    if any(low >= high for low, high in pairwise([*rungs, epochs])):
+        yield (
+            f"'search.halving.epochs' is {rungs}, with 'training.epochs' at {epochs}: expected ascending numbers of "
+            "epochs below that; [] trains all in full"
         )
 
 

@@ -52,12 +52,13 @@ def train(
     *,
     processes: int,
     nodes: int = 1,
-    weights_path: str | Path,
+    leg: training.Leg | None = None,
+    weights_path: str | Path | None,
 ) -> dict[str, Any]:
     """Train the candidate `genotype` in `processes` processes and return its train record, as `training.train` does.
 
     folder: the crop cache. nodes: as many equal shares of the processes; more than one needs a Slurm allocation
-    of these nodes, on the first of which this runs, and a `weights_path` that all of them see. On CUDA each
+    of these nodes, on the first of which this runs, and paths that all of them see. On CUDA each
     process takes a device of its own. One that fails ends the others; what it said is the exception's message.
     """
     if processes < 1 or nodes < 1 or processes % nodes:
@@ -66,12 +67,17 @@ def train(
             "processes that the number of nodes divides"
         )
     training.Recipe.from_genes(genotype["training"])
-    weights, what = Path(weights_path).absolute(), f"training of {candidate_id(genotype)} in {processes} processes"
-    weights.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{weights.name}.", dir=weights.parent) as place:
+    leg = leg or training.Leg()
+    made = Path(weights_path or leg.checkpoint).absolute()
+    paths = {"start": leg.start, "checkpoint": leg.checkpoint, "weights": weights_path}
+    paths = {name: path and str(Path(path).absolute()) for name, path in paths.items()}
+    what = f"training of {candidate_id(genotype)} in {processes} processes"
+    made.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{made.name}.", dir=made.parent) as place:
         job, outcome = Path(place) / "job.json", Path(place) / OUTCOME
         data = str(Path(folder).absolute())
-        write_json(job, {"genotype": genotype, "folder": data, "settings": asdict(settings), "weights": str(weights)})
+        about = {"genotype": genotype, "folder": data, "settings": asdict(settings), "until": leg.until}
+        write_json(job, about | paths)
         command = [*_launcher(processes, nodes, settings.threads), "-m", "edgeloop.distributed", str(job)]
         status = _run(command, settings.threads)
         said = read_json(outcome) if outcome.exists() else None
@@ -293,6 +299,7 @@ def _train(
         open_split(job["folder"], "train"),
         open_split(job["folder"], "validation"),
         settings,
+        leg=training.Leg(job["start"], job["until"], job["checkpoint"] if rank == 0 else None),
         weights_path=job["weights"] if rank == 0 else None,
         progress=progress if rank == 0 else None,
         team=Team(rank, size, device, abandon),

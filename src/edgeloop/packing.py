@@ -1,6 +1,6 @@
 """Packs: several small trainings (or exports) in one job, each of them safe from the others.
 
-A generation is cut into packs when it is decided (`cut`, `Packs`). A job handles its members in processes forked from
+Who is packed with whom is known to `edgeloop.populations`. A job handles its members in processes forked from
 one that has done the imports (`run`); what a member has come to is at once kept in a stash, from which the next attempt
 goes on when the job dies (`Stash`).
 """
@@ -20,77 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeloop.descent import end_with_parent
-from edgeloop.records import digest, read_json, write_json
+from edgeloop.records import read_json, write_json
 
 _FORK = multiprocessing.get_context("fork")
-
-
-# -------------------------------------------------------------------------------------------- who is packed with whom
-
-
-def cut(candidates: Sequence[str], size: int) -> dict[str, list[str]]:
-    """`candidates` in their order, cut into packs of `size` members (the last may be smaller), by the pack's id."""
-    pieces = (list(candidates[first : first + size]) for first in range(0, len(candidates), size))
-    return {digest(piece): piece for piece in pieces}
-
-
-class Packs:
-    """The packs of a search, as its populations say; a candidate is in the pack of the first generation that holds it.
-
-    A population has the size of its packs from the day it was decided (1: not packed), so that another `training.pack`
-    counts from the next generation on and nothing is trained again. Populations are read once, and again when they
-    have changed: asking for each of n candidates takes O(n).
-    """
-
-    def __init__(self, generations: Path) -> None:
-        self._folder = generations
-        self._read: dict[Path, int] = {}
-        self._found: dict[str, tuple[Path, str | None]] = {}
-        self._members: dict[str, list[str]] = {}
-
-    def of(self, candidate: str) -> str | None:
-        """The pack that `candidate` is in; None for one that has a job of its own, as all baselines do."""
-        found = self._found.get(candidate)
-        if found is None or _changed_at(found[0]) != self._read[found[0]]:
-            self._refresh()
-            found = self._found.get(candidate)
-        return found[1] if found else None
-
-    def any(self) -> bool:
-        """Whether there are packs at all."""
-        self._refresh()
-        return bool(self._members)
-
-    def members(self, pack: str) -> list[str]:
-        """The candidates of a pack; KeyError when no population has it."""
-        known = self._members.get(pack)
-        if known is None or self.of(known[0]) != pack:
-            self._refresh()
-        if pack not in self._members:
-            raise KeyError(f"no population under {self._folder} has the pack {pack}: it has been decided anew since")
-        return self._members[pack]
-
-    def _refresh(self) -> None:
-        files = {file: _changed_at(file) for file in sorted(self._folder.glob("*/population.json"))}
-        if files == self._read:
-            return
-        self._read, self._found, self._members = files, {}, {}
-        for file in files:
-            population = read_json(file)
-            new = [candidate for candidate in population["candidates"] if candidate not in self._found]
-            size = population.get("pack", 1)
-            self._found.update((candidate, (file, None)) for candidate in new)
-            if size > 1:
-                packs = cut(new, size)
-                self._members |= packs
-                self._found |= {member: (file, pack) for pack, members in packs.items() for member in members}
-
-
-def _changed_at(file: Path) -> int:
-    try:
-        return file.stat().st_mtime_ns
-    except FileNotFoundError:
-        return -1
 
 
 # -------------------------------------------------------------------------------------------- what is finished

@@ -18,6 +18,7 @@ def build(
     state: Mapping[str, Any],
     decisions: Sequence[Mapping[str, Mapping[str, Any]]],
     screening: Sequence[Mapping[str, Any]],
+    short: Sequence[Mapping[str, Any]],
     train: Records,
     export: Records,
     measured: Mapping[str, Records],
@@ -32,8 +33,8 @@ def build(
     """Everything in summary.json.
 
     `baselines` gives the baselines' names by candidate id, `genotypes` their genotypes; `measured` and `comparisons`
-    are by device. The best candidate is the one of the lowest validation RMSE that meets every budget; None where no
-    candidate does. A figure that was not measured is None.
+    are by device; `short` has the records of trainings up to a rung. The best candidate is the one of the lowest
+    validation RMSE that meets every budget; None where no candidate does. A figure that was not measured is None.
     """
     known = {name: entry["genotype"] for name, entry in state["candidates"].items()} | dict(genotypes)
 
@@ -67,7 +68,7 @@ def build(
         "baselines": shown,
         "best": front[0] if front else None,
         "front": front,
-        "search": _search(state, decisions, screening, train, export, measured, search),
+        "search": _search(state, decisions, screening, short, train, export, measured, search),
     }
 
 
@@ -107,21 +108,24 @@ def _search(
     state: Mapping[str, Any],
     decisions: Sequence[Mapping[str, Mapping[str, Any]]],
     screening: Sequence[Mapping[str, Any]],
+    short: Sequence[Mapping[str, Any]],
     train: Records,
     export: Records,
     measured: Mapping[str, Records],
     search: Mapping[str, Any],
 ) -> dict[str, Any]:
     candidates = state["candidates"]
+    in_full = [name for name in candidates if name in train]
     stages = {
         "screen": screening,
-        "train": [train[name] for name in candidates],
-        "export": [export[name] for name in candidates],
-        "measure": [records[name] for records in measured.values() for name in candidates],
+        "train": [*short, *(train[name] for name in in_full)],
+        "export": [export[name] for name in in_full],
+        "measure": [records[name] for records in measured.values() for name in in_full],
     }
     spans = [record["work"] for records in stages.values() for record in records]
     spans = [span for span in spans if span[0] >= decisions[0]["proposals"]["decided_at"]]
     work_s, wall_s = _covered(spans), _extent([*spans, [decisions[0]["proposals"]["decided_at"]] * 2])
+    dropped = sum(entry["status"] == "dropped" for entry in candidates.values())
     trained = [entry for entry in candidates.values() if entry["status"] == "ok"]
     if state["stop"]:
         stopped = "patience"
@@ -134,8 +138,9 @@ def _search(
         "stopped": stopped,
         "proposed": sum(decision["population"]["proposed"] for decision in decisions),
         "screened": sum(len(record["architectures"]) for record in screening),
-        "trained": len(candidates),
-        "failed": len(candidates) - len(trained),
+        "trained": len(candidates) - dropped,
+        "dropped": dropped,
+        "failed": len(candidates) - dropped - len(trained),
         "trained_infeasible": sum(not entry["feasible"] for entry in trained),
         "hypervolume": state["hypervolume"],
         "device_s": _seconds(stages["screen"]) + _seconds(stages["measure"]),
@@ -226,11 +231,12 @@ def _ratio(value: float, above: str, below: str) -> str:
 
 def _account(summary: Mapping[str, Any]) -> str:
     search = summary["search"]
+    dropped = f", {search['dropped']} left out early" if search["dropped"] else ""
     return (
         f"{search['strategy']}, seed {search['seed']}: {search['generations']} generations, "
         f"ended by {search['stopped']}; "
         f"{search['proposed']} proposed, {search['screened']} screened, {search['trained']} trained, "
-        f"{search['failed']} failed, {search['trained_infeasible']} trained over budget\n"
+        f"{search['failed']} failed, {search['trained_infeasible']} trained over budget{dropped}\n"
         f"hypervolume by generation: {', '.join(f'{value:.4f}' for value in search['hypervolume'])}\n"
         f"training {search['training_s']:.0f} s, device {search['device_s']:.0f} s, "
         f"wall {search['wall_s']:.0f} s of which {search['overhead_s']:.0f} s without work under way"

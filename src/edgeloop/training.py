@@ -1,8 +1,9 @@
 """Training of one candidate: the same genotype on the same data gives the same weights, to the last bit.
 
-Whatever is drawn at random (weights, order, augmentation, dropout) comes from a seed that the candidate's id
-gives, whatever ran before in the process. On CUDA a few kernels have no deterministic twin: there the last
-bits may differ.
+Whatever is drawn at random (weights, order, augmentation, dropout) comes from a seed that the candidate's id and the
+epoch give, whatever ran before in the process. So a training that stops after some epochs and goes on from its
+checkpoint in another process comes to the weights of an unbroken one. On CUDA a few kernels have no deterministic
+twin: there the last bits may differ.
 """
 
 import io
@@ -76,6 +77,19 @@ class Settings(Checked):
     seed: int = gene(0, minimum=0)
 
 
+@dataclass(frozen=True)
+class Leg:
+    """A part of a training, whose parts together come to what an unbroken training does, to the last bit.
+
+    start: the checkpoint that the epochs before have left, None to begin with the first. until: the last epoch,
+    None for all that the settings say. checkpoint: where to leave what the next part starts from.
+    """
+
+    start: str | Path | None = None
+    until: int | None = None
+    checkpoint: str | Path | None = None
+
+
 class NotFiniteError(ArithmeticError):
     """The loss or the validation error became infinite or NaN."""
 
@@ -86,11 +100,14 @@ def train(
     validation: Split,
     settings: Settings,
     *,
+    leg: Leg | None = None,
     weights_path: str | Path | None = None,
     progress: Callable[..., Iterator[int]] | None = None,
     team: Alone = ALONE,
 ) -> dict[str, Any]:
     """Train the candidate `genotype` and return its train record; `weights_path` gets the best epoch's weights.
+
+    `leg` is the part of the training to do, the whole without it. The record is that of all epochs up to its end.
 
     A loss that is not finite and a lack of memory give a failed record (and no weights); anything else that
     goes wrong is an exception. `progress` is `edgeloop.progress.progress`, or None for silence. `team` is the
@@ -112,17 +129,20 @@ def train(
         "epochs": settings.epochs,
         "versions": {"torch": torch.__version__, "numpy": np.__version__},
     }
+    leg = leg or Leg()
+    if (leg.until or settings.epochs) > settings.epochs:
+        raise ValueError(
+            f"cannot stop a training of {settings.epochs} epochs after epoch {leg.until}: expected an epoch within it; "
+            "raise training.epochs"
+        )
     history: list[dict[str, float]] = []
     try:
         with deterministic(seed, settings.threads, device):
             model = registry.build(architecture)
             about |= registry.count(model, architecture)
             channels_last(model.to(device))
-            if team.rank:
-                # All began with the same weights. What random layers draw from here on is each process's own.
-                torch.manual_seed(seed_of(f"{candidate} {team.rank}", settings.seed))
             figures, weights = _fit(
-                model, frames, recipe, settings, train, validation, seed, history, progress, candidate, team
+                model, frames, recipe, settings, train, validation, seed, history, leg, progress, candidate, team
             )
     except NotFiniteError as error:
         return failed(f"training of {candidate} diverged: {error}", **about, history=history)
@@ -147,11 +167,12 @@ def _fit(
     validation: Split,
     seed: int,
     history: list[dict[str, float]],
+    leg: Leg,
     progress: Callable[..., Iterator[int]] | None,
     candidate: str,
     team: Alone,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The figures of the record and the best epoch's weights; `history` grows by each epoch as it ends."""
+    """The figures of the record and the best epoch's weights; `history` gets each epoch, those before `leg` first."""
     clips = min(len(train), settings.clips or len(train))
     if clips < 2 or not len(validation):
         raise ValueError(
@@ -166,21 +187,29 @@ def _fit(
     steps = clips // recipe.batch_size + (clips % recipe.batch_size > 1)
     schedule, each_step = make_schedule(optimizer, recipe, settings.epochs * steps)
     scaler = torch.amp.GradScaler("cuda", enabled=next(model.parameters()).is_cuda)
-    rng = np.random.default_rng(seed)
+    moving = {"model": model, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
     best: dict[str, Any] = {}
     weights: dict[str, Tensor] = {}
-    train_rmse, in_training_s, start = 0.0, 0.0, time.perf_counter()
-    epochs: Iterator[int] = iter(range(1, settings.epochs + 1))
+    train_rmse, before_s, in_training_s, start = 0.0, 0.0, 0.0, time.perf_counter()
+    if leg.start is not None:
+        done = _read_checkpoint(leg.start, moving, candidate)
+        best, weights, before_s, in_training_s = (done[key] for key in ("best", "weights", "s", "in_training_s"))
+        history.extend(done["history"])
+    until = leg.until or settings.epochs
+    epochs: Iterator[int] = iter(range(len(history) + 1, until + 1))
     if progress is not None:
         epochs = progress(
             epochs,
-            total=settings.epochs,
+            total=until - len(history),
             label=f"train {candidate}",
             unit="epoch",
             note=lambda: f"val_rmse {history[-1]['val_rmse']:.4f}",
         )
     for epoch in epochs:
         began, lr = time.perf_counter(), optimizer.param_groups[0]["lr"]
+        rng = np.random.default_rng([seed, epoch])
+        # What random layers draw is each process's own.
+        torch.manual_seed(seed_of(f"{candidate} {epoch} {team.rank}", settings.seed))
         pairs = batches(
             train,
             recipe.batch_size,
@@ -208,12 +237,16 @@ def _fit(
                 key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
                 for key, value in model.state_dict().items()
             }
+    training_s = before_s + time.perf_counter() - start
+    if leg.checkpoint is not None:
+        done = {"best": best, "weights": weights, "history": history, "s": training_s, "in_training_s": in_training_s}
+        _write_checkpoint(leg.checkpoint, moving, candidate, done)
     figures = {
         **best,
         "train_rmse": train_rmse,
         "training_clips": clips,
-        "samples_per_s": round(clips * settings.epochs / in_training_s, 1),
-        "training_s": round(time.perf_counter() - start, 3),
+        "samples_per_s": round(clips * until / in_training_s, 1),
+        "training_s": round(training_s, 3),
     }
     return figures, weights
 
@@ -315,11 +348,33 @@ def make_schedule(
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=recipe.lr, total_steps=steps), True
 
 
+def _write_checkpoint(path: str | Path, moving: Mapping[str, Any], candidate: str, done: Mapping[str, Any]) -> None:
+    """All that the epochs after depend on: the state of what moves in a training, and what is `done`."""
+    states = {name: each.state_dict() for name, each in moving.items()}
+    _save({"candidate": candidate, "done": dict(done), **states}, path)
+
+
+def _read_checkpoint(path: str | Path, moving: Mapping[str, Any], candidate: str) -> dict[str, Any]:
+    """Put `moving` into the state of the checkpoint, and return what was done; ValueError for another candidate's."""
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    if checkpoint["candidate"] != candidate:
+        raise ValueError(
+            f"{path} is the checkpoint of {checkpoint['candidate']}, not of {candidate}: remove it and run again"
+        )
+    for name, each in moving.items():
+        each.load_state_dict(checkpoint[name])
+    return checkpoint["done"]
+
+
 def save_weights(weights: Mapping[str, Tensor], path: str | Path) -> None:
     """Write a state dict so that equal weights give equal bytes."""
+    _save(dict(weights), path)
+
+
+def _save(what: Mapping[str, Any], path: str | Path) -> None:
     # Given a path, torch.save writes the file's name into the file.
     buffer = io.BytesIO()
-    torch.save(dict(weights), buffer)
+    torch.save(what, buffer)
     with atomic(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
 

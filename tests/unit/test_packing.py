@@ -33,59 +33,6 @@ def finished(stash):
     return [member for member in MEMBERS if stash.has(member)]
 
 
-# ---------------------------------------------------------------- who is packed with whom
-
-
-def decide(folder, generation, candidates, **fields):
-    file = folder / f"{generation:03d}" / "population.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"candidates": candidates, **fields}))
-
-
-def test_a_candidate_is_in_a_pack_of_the_first_generation_that_holds_it(tmp_path):
-    decide(tmp_path, 0, ["a", "b", "c"], pack=2)
-    packs = packing.Packs(tmp_path)
-    assert packs.of("a") == packs.of("b") != packs.of("c")
-    assert packs.members(packs.of("a")) == ["a", "b"] and packs.members(packs.of("c")) == ["c"]
-    before = packs.of("a")
-    decide(tmp_path, 1, ["d", "a", "e"], pack=4)  # decided while the object is in use
-    assert packs.members(packs.of("e")) == ["d", "e"]
-    assert packs.of("a") == before
-
-
-def test_what_was_decided_without_packs_and_what_no_generation_holds_is_in_none(tmp_path):
-    decide(tmp_path, 0, ["a", "b"])
-    decide(tmp_path, 1, ["c", "d"], pack=1)
-    packs = packing.Packs(tmp_path)
-    assert not packs.any()
-    decide(tmp_path, 2, ["b", "e", "f"], pack=2)
-    assert [packs.of(name) for name in ("a", "b", "c", "d", "baseline")] == [None] * 5
-    assert packs.any() and packs.members(packs.of("e")) == ["e", "f"]
-
-
-def test_a_generation_that_is_decided_anew_has_new_packs(tmp_path):
-    decide(tmp_path, 0, ["a", "b"], pack=2)
-    packs = packing.Packs(tmp_path)
-    old = packs.of("a")
-    decide(tmp_path, 0, ["a", "c"], pack=2)
-    os.utime(tmp_path / "000/population.json", (1, 1))
-    assert packs.members(packs.of("a")) == ["a", "c"]
-    with pytest.raises(KeyError, match=old):
-        packs.members(old)
-
-
-def test_asking_for_each_of_many_candidates_reads_each_population_once(tmp_path, monkeypatch):
-    names = [f"{number:012x}" for number in range(1000)]
-    for generation in range(50):
-        decide(tmp_path, generation, names[20 * generation : 20 * generation + 20], pack=8)
-    read = Counter()
-    monkeypatch.setattr(packing, "read_json", lambda file: read.update([file]) or json.loads(file.read_text()))
-    packs = packing.Packs(tmp_path)
-    assert len({packs.of(name) for name in names}) == 150
-    assert [packs.of("baseline") for _ in range(3)] == [None] * 3
-    assert len(read) == 50 and set(read.values()) == {1}
-
-
 # ---------------------------------------------------------------- safe from each other
 
 

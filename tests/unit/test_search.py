@@ -125,6 +125,31 @@ def advance(previous, chosen, screening=(), proposals=(), patience=3, broken=(),
     )
 
 
+def advance_halved(previous, chosen, going_on, screening, proposals, broken=()):
+    """A generation of which only `going_on` were trained in full; a short training ends with a tenth more."""
+    short = {
+        candidate_id(g): failed("NaN")
+        if candidate_id(g) in broken
+        else ok(val_rmse=1.1 * rmse(g), parameters=1, macs=1)
+        for g in chosen
+    }
+    train = {candidate_id(g): ok(val_rmse=rmse(g), parameters=1, macs=1) for g in going_on}
+    return state.advance(
+        previous,
+        population=population(previous, chosen),
+        screening=screening,
+        genes=genes(proposals),
+        short={2: short},
+        train=train,
+        export={name: ok() for name in train},
+        measured={"bench": {candidate_id(g): ok(latency_ms=latency_ms(g), ratio=1.0) for g in going_on}},
+        budgets=BUDGETS,
+        objectives=["latency_ms"],
+        reference_rmse=0.5,
+        patience=3,
+    )
+
+
 def search(space, generations, pool=2 * SIZE, **settings):
     """The whole loop, with the made-up device and trainer."""
     current, history = state.empty(), []
@@ -160,6 +185,48 @@ def test_nothing_is_trained_twice_and_nothing_known_to_be_too_slow_is_trained(sp
     assert all(entry["feasible"] for entry in current["candidates"].values())
     budget = BUDGETS["bench"]["latency_ms"]
     assert any(entry["costs"]["bench"]["latency_ms"] > budget for entry in current["screened"].values())
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_what_was_left_out_early_is_no_result_and_is_never_tried_again(space, name):
+    current, tried = state.empty(), []
+    for _ in range(6):
+        proposals = propose(space, current, name)
+        screening = screen(proposals)
+        chosen = choose(space, current, proposals, screening, name)
+        tried += map(candidate_id, chosen)
+        current = advance_halved(current, chosen, chosen[: SIZE // 2], screening, proposals)
+    assert len(tried) == len(set(tried)) == len(current["candidates"])
+    left_out = [entry for entry in current["candidates"].values() if entry["status"] == "dropped"]
+    assert len(left_out) >= 6 * (SIZE // 2 - 1)
+    assert {entry["reason"] for entry in left_out} == {"left out after 2 epochs: others were better by then"}
+    assert not any(entry["feasible"] or entry["val_rmse"] for entry in left_out)
+    knowledge = known(space, current)
+    assert len(knowledge.results) == len(tried) - len(left_out)
+    assert [len(losses) for losses in knowledge.short] == [len(tried)]
+    genotype, loss = knowledge.short[0][0]
+    assert loss == pytest.approx(1.1 * rmse(genotype))
+
+
+def test_a_short_training_that_fails_is_a_failed_candidate_and_not_one_left_out(space):
+    proposals = propose(space, state.empty())
+    screening = screen(proposals)
+    chosen = choose(space, state.empty(), proposals, screening)
+    broken = candidate_id(chosen[-1])
+    current = advance_halved(state.empty(), chosen, chosen[:1], screening, proposals, broken=[broken])
+    assert current["candidates"][broken]["status"] == "failed"
+    assert current["candidates"][broken]["reason"] == "NaN"
+    assert [result.objectives for result in known(space, current).results if result.candidate == broken] == [None]
+
+
+def test_who_went_on_is_part_of_a_history(space):
+    proposals = propose(space, state.empty())
+    screening = screen(proposals)
+    chosen = choose(space, state.empty(), proposals, screening)
+    first, other = (
+        advance_halved(state.empty(), chosen, going_on, screening, proposals) for going_on in (chosen[:2], chosen[1:3])
+    )
+    assert first["lineage"] != other["lineage"]
 
 
 def test_evolution_finds_more_than_random_search_where_neighbours_are_alike(space):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 from test_search import BUDGETS, SIZE, advance, choose, genes, known, latency_ms, propose, rmse, screen, search
 from test_search import space as space  # a fixture
 
@@ -363,6 +364,24 @@ def test_a_warm_start_finds_more_with_the_first_trainings_and_reports_only_its_o
             assert set(after["candidates"]) == {candidate_id(genotype) for genotype in chosen}
             found[name].append(after["hypervolume"][-1])
     assert np.mean(found["warm"]) > 1.1 * np.mean(found["cold"])
+
+
+def test_short_trainings_teach_gp_ehvi_what_full_ones_have_not_shown(space):
+    current, rng = history(space, 40, rmse), np.random.default_rng(1)
+    entries = dict(current["candidates"])
+    for number, (name, entry) in enumerate(entries.items()):
+        entries[name] = {**entry, "rungs": {"2": 1.3 * entry["val_rmse"]}}
+        if number >= 10:
+            entries[name] |= {"status": "dropped", "objectives": None, "feasible": False, "val_rmse": None}
+    untaught = {name: {**entry, "rungs": {}} for name, entry in entries.items()}
+    asked = [space.sample(rng) for _ in range(100)]
+    costs = np.array([[latency_ms(genotype)] for genotype in asked])
+    told = {}
+    for label, candidates in (("short", entries), ("full only", untaught)):
+        knowledge = known(space, {**current, "candidates": candidates})
+        loss = gp_ehvi._Loss(knowledge, np.random.default_rng(0), gp_ehvi.DEFAULTS)
+        told[label] = spearmanr(loss.predict(asked, costs)[0].mean(0), [rmse(genotype) for genotype in asked]).statistic
+    assert told["short"] > told["full only"] + 0.05
 
 
 def test_without_earlier_runs_nothing_is_known_of_them(space):

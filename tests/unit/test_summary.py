@@ -55,6 +55,7 @@ def run():
             {"architectures": {"1": {}, "2": {}, "3": {}}, "work": [102.0, 104.0]},
             {"architectures": {"4": {}}, "work": [121.0, 122.0]},
         ],
+        "short": [],
         "train": {
             BEST: trained(0.1, [104.0, 112.0]),
             FAST: trained(0.2, [105.0, 111.0]),  # beside the first one
@@ -167,3 +168,15 @@ def test_the_latencies_shown_together_are_those_of_the_session_that_compared_the
     after = summary.build(**run)["best"]["device"]["bench"]
     assert before["latency_p50_ms"] != 0.123
     assert after == before | {"latency_p50_ms": 0.123}
+
+
+def test_what_was_left_out_early_was_not_trained_but_its_time_counts(run):
+    before = summary.build(**run)["search"]
+    run["state"]["candidates"]["999999999999"] = {**judged(None, None, feasible=False), "status": "dropped"}
+    run["short"] = [trained(0.4, [116.0, 119.0])]
+    found = summary.build(**run)
+    after = found["search"]
+    assert (before["dropped"], after["dropped"]) == (0, 1)
+    assert (after["trained"], after["failed"]) == (before["trained"], before["failed"])
+    assert after["training_s"] == before["training_s"] + 3
+    assert ", 1 left out early" in summary.table(found)

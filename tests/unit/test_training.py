@@ -13,7 +13,7 @@ from edgeloop.data.cache import Split
 from edgeloop.evaluation import evaluate, rmse
 from edgeloop.progress import progress
 from edgeloop.records import candidate_id, canonical_json
-from edgeloop.training import Recipe, Settings, load, train, turned
+from edgeloop.training import Leg, Recipe, Settings, load, train, turned
 
 ARCHITECTURES = [
     {"family": "conv2d", "widths": [8, 16], "dropout": 0.2},
@@ -56,6 +56,36 @@ def test_a_candidate_trains_to_the_same_weights_twice_whatever_ran_before(archit
     assert first["status"] == "ok"
     assert untimed(first) == untimed(second)
     assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "two.pt").read_bytes()
+
+
+@pytest.mark.parametrize("recipe", [{}, {"optimizer": "adam", "schedule": "step", "step_size": 1}], ids=str)
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a["family"])
+def test_a_training_in_legs_comes_to_the_weights_of_an_unbroken_one(architecture, recipe, tmp_path):
+    settings, candidate = Settings(epochs=4), genotype(architecture, **recipe)
+    unbroken = train(candidate, TRAIN, VALIDATION, settings, weights_path=tmp_path / "unbroken.pt")
+    start, records = None, []
+    for until in (1, 3, None):
+        leg = Leg(start, until, tmp_path / f"{until}.checkpoint")
+        records.append(train(candidate, TRAIN, VALIDATION, settings, leg=leg, weights_path=tmp_path / "legs.pt"))
+        start = leg.checkpoint
+        train(genotype(lr=1e-3), TRAIN, VALIDATION, Settings(epochs=1))  # something else runs in between
+    assert untimed(records[-1]) == untimed(unbroken)
+    assert (tmp_path / "legs.pt").read_bytes() == (tmp_path / "unbroken.pt").read_bytes()
+    assert [len(record["history"]) for record in records] == [1, 3, 4]
+    assert records[0]["history"] == unbroken["history"][:1]
+    assert records[0]["training_s"] < records[1]["training_s"] < records[2]["training_s"]
+
+
+def test_a_checkpoint_of_another_candidate_is_refused(tmp_path):
+    leg = Leg(until=1, checkpoint=tmp_path / "checkpoint")
+    train(genotype(), TRAIN, VALIDATION, Settings(epochs=2), leg=leg)
+    with pytest.raises(ValueError, match=r"is the checkpoint of .*, not of .*: remove it and run again"):
+        train(genotype(lr=1e-3), TRAIN, VALIDATION, Settings(epochs=2), leg=Leg(start=tmp_path / "checkpoint"))
+
+
+def test_a_leg_beyond_the_training_is_refused():
+    with pytest.raises(ValueError, match=r"cannot stop a training of 2 epochs after epoch 3.*raise training\.epochs"):
+        train(genotype(), TRAIN, VALIDATION, Settings(epochs=2), leg=Leg(until=3))
 
 
 def test_another_seed_and_another_gene_give_another_training():

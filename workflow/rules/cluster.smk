@@ -77,7 +77,7 @@ def demand(stage, wildcards):
     return resources.training_demand(
         sizes,
         clips=training_clips(),
-        epochs=TRAINING["epochs"],
+        epochs=rung_of(wildcards) or TRAINING["epochs"],
         threads=TRAINING["threads"],
         processes=PROCESSES_OF_TRAINING,
         gpus=gpus_of_training(),
@@ -97,7 +97,7 @@ def side_by_side(members):
 def members_of_job(wildcards):
     """The candidates that a job trains or exports."""
     pack = wildcards.get("pack")
-    return PACKS.members(pack) if pack else [wildcards.candidate]
+    return POPULATIONS.members(pack) if pack else [wildcards.candidate]
 
 
 def attempts():
@@ -157,7 +157,7 @@ def cpus_of_pack(stage, each):
     """The threads of a pack's job: as the config says, else `each` for every member; on one machine never more than it has."""
     asked = config["resources"].get(stage, {}).get("cpus")
     return lambda wildcards: asked or math.ceil(
-        each * len(PACKS.members(wildcards.pack))
+        each * len(POPULATIONS.members(wildcards.pack))
     )
 
 
@@ -167,12 +167,16 @@ def overview():
     most = search["max_generations"] * search["generation_size"]
     gpus = gpus_of_training()
     each = f", trained on {gpus} GPUs each" if gpus else ""
+    halved, left = "", search["generation_size"]
+    for rung in search["halving"]["epochs"]:
+        left = math.ceil(left / search["halving"]["factor"])
+        halved += f", {left} of them left after {rung} epochs"
     packed = f", {TRAINING['pack']} in one job" if TRAINING["pack"] > 1 else ""
     pool = config["screening"]["pool"]
     screened = f" out of {pool} screened" if pool else ""
     return (
         f"edgeloop: up to {most} candidates of {config['space']} in {search['max_generations']} generations of "
-        f"{search['generation_size']}{screened}{each}{packed}, measured on "
+        f"{search['generation_size']}{screened}{halved}{each}{packed}, measured on "
         + ", ".join(
             f"{name} ({about['transport']})"
             for name, about in config["devices"].items()

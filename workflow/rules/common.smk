@@ -11,7 +11,7 @@ from edge import Device
 from edgeloop import apart, summary, yamlfile
 from edgeloop import config as configuration
 from edgeloop.fingerprint import code
-from edgeloop.packing import Packs
+from edgeloop.populations import FULL, Populations, rungs
 from edgeloop.records import candidate_id
 from edgeloop.search import costs, identity
 
@@ -50,6 +50,7 @@ wildcard_constraints:
     device="|".join(DEVICES),
     gen=r"\d{3}",
     pack="[0-9a-f]{12}",
+    rung=r"[1-9]\d*",
     object=r"[A-Za-z0-9_-]+",
 
 
@@ -81,10 +82,67 @@ def split_files(split):
 # ---------------------------------------------------------------- the loop
 
 
+POPULATIONS = Populations(Path("results/generations"))
+
+
 def population(gen):
-    """The candidates of a generation; none once the search has stopped."""
+    """What was decided for a generation; no candidates once the search has stopped."""
     with checkpoints.sample.get(gen=gen).output.population.open() as file:
+        return json.load(file)
+
+
+def entrants(gen, rung=FULL):
+    """The candidates of a generation that are trained up to `rung`, or in full."""
+    decided = population(gen)
+    earlier = [each for each in rungs(decided) if rung is FULL or each < rung]
+    if not earlier:
+        return decided["candidates"]
+    with checkpoints.promote.get(gen=gen, rung=earlier[-1]).output[0].open() as file:
         return json.load(file)["candidates"]
+
+
+def short_trainings(gen):
+    """The records of a generation that is halved, of all rungs."""
+    return [
+        f"results/candidates/{candidate}/rung.{rung}.json"
+        for rung in rungs(population(gen))
+        for candidate in entrants(gen, rung)
+    ]
+
+
+def start_of_training(candidate, rung=FULL):
+    """The record and the checkpoint of the rung before; none for the first and for what is trained in one go."""
+    earlier = [
+        each for each in POPULATIONS.rungs(candidate) if rung is FULL or each < rung
+    ]
+    folder = f"results/candidates/{candidate}"
+    return (
+        [f"{folder}/rung.{earlier[-1]}.{part}" for part in ("json", "pt")]
+        if earlier
+        else []
+    )
+
+
+def records_to_promote_from(wildcards):
+    """The training records of all that came to a rung; as with `decision`, what was decided stays decided."""
+    files = [
+        f"results/candidates/{candidate}/rung.{wildcards.rung}.json"
+        for candidate in entrants(wildcards.gen, rung_of(wildcards))
+    ]
+    promoted = Path(
+        f"results/generations/{wildcards.gen}/promoted.{wildcards.rung}.json"
+    )
+    return ancient(files) if promoted.exists() else files
+
+
+def start_of_leg(wildcards):
+    """As start_of_training, for a job that trains one candidate."""
+    return start_of_training(wildcards.candidate, rung_of(wildcards))
+
+
+def rung_of(wildcards):
+    """The rung that a job trains up to."""
+    return int(wildcards.rung) if "rung" in wildcards.keys() else FULL
 
 
 def previous_state(wildcards):
@@ -121,8 +179,8 @@ def screening_to_decide_from(wildcards):
 
 
 # The end of the search carries in its name how long the search may be: Snakemake does not run a rule again because its
-# checkpoint has yet to be made, but it does make a file that is missing.
-HISTORY = f"results/history.{config['search']['max_generations']}.json"
+# checkpoint has yet to be made, but it does make a file that is missing. So it also goes when somebody removes the generations.
+HISTORY = f"results/generations/history.{config['search']['max_generations']}.json"
 
 
 RECORDS = {
@@ -147,20 +205,22 @@ def records_of(candidates):
 
 def generation_records(kind):
     """An input function: the records of one kind for every candidate of a generation."""
-    return lambda wildcards: records_of(population(wildcards.gen))[kind]
+    return lambda wildcards: records_of(entrants(wildcards.gen))[kind]
 
 
 def search_history(wildcards):
     """All states and all records up to the generation in which the search stopped: asks for one generation at a time.
     Input of the one rule that ends the search."""
-    states, candidates = [], set()
+    states, candidates, short = [], set(), []
     for number in range(config["search"]["max_generations"]):
         gen = f"{number:03d}"
-        if not (found := population(gen)):
+        if not population(gen)["candidates"]:
             break
         states.append(f"results/generations/{gen}/state.json")
-        candidates.update(found)
-    return {"states": states, **records_of(sorted(candidates - BASELINES.keys()))}
+        short += short_trainings(gen)
+        candidates.update(entrants(gen))
+    records = records_of(sorted(candidates - BASELINES.keys()))
+    return {"states": states, "short": short, **records}
 
 
 def is_trained(wildcards):
@@ -171,7 +231,6 @@ def is_trained(wildcards):
 
 # ---------------------------------------------------------------- packs
 
-PACKS = Packs(Path("results/generations"))
 # Exports that keep a core busy for about as long as the exporter takes to warm up in a further process.
 EXPORTS_OF_CORE = 8
 
@@ -180,14 +239,31 @@ def genotypes_of_pack(wildcards):
     """The genotypes of a pack's candidates, in the pack's order. They cannot change (see `train`)."""
     return [
         ancient(f"results/candidates/{member}/genotype.json")
-        for member in PACKS.members(wildcards.pack)
+        for member in POPULATIONS.members(wildcards.pack)
+    ]
+
+
+def starts_of_pack(wildcards):
+    """As start_of_training, for all candidates of a pack."""
+    return [
+        file
+        for member in POPULATIONS.members(wildcards.pack)
+        for file in start_of_training(member, rung_of(wildcards))
     ]
 
 
 def stage_of_pack(stage):
     """An input function: the folder in which a candidate's pack has the results of `stage`. For a candidate in no pack one
     that nobody can make, so that Snakemake turns to the next rule."""
-    return lambda wildcards: f"results/packs/{PACKS.of(wildcards.candidate)}/{stage}"
+    return (
+        lambda wildcards: f"results/packs/{POPULATIONS.pack(wildcards.candidate)}/{stage}"
+    )
+
+
+def rung_of_pack(wildcards):
+    """As stage_of_pack, for the training up to a rung."""
+    pack = POPULATIONS.pack(wildcards.candidate, rung_of(wildcards))
+    return f"results/packs/{pack}/rung.{wildcards.rung}"
 
 
 # ---------------------------------------------------------------- devices

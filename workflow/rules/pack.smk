@@ -11,11 +11,13 @@ if TRAINING["pack"] > 1 and PROCESSES_OF_TRAINING > 1:
 # left to the rules of its own.
 ruleorder: unpack > train
 ruleorder: unpack > export
+ruleorder: unpack_short > train_short
 
 
 rule train_pack:
     input:
         genotypes=genotypes_of_pack,
+        starts=starts_of_pack,
         train=split_files("train"),
         validation=split_files("validation"),
         cache="results/data/cache.json",
@@ -37,6 +39,15 @@ rule train_pack:
         code=rules.train.params.code,
     script:
         "../scripts/train_pack.py"
+
+
+use rule train_pack as train_short_pack with:
+    output:
+        directory("results/packs/{pack}/rung.{rung}"),
+    log:
+        "logs/train_short_pack/{pack}.{rung}.log",
+    benchmark:
+        "results/benchmarks/train_short_pack/{pack}.{rung}.tsv"
 
 
 rule export_pack:
@@ -79,3 +90,15 @@ rule unpack:
         "cp {input.train:q}/{wildcards.candidate}.pt {output.weights:q} && "
         "cp {input.export:q}/{wildcards.candidate}.json {output.export:q} && "
         "cp {input.export:q}/{wildcards.candidate}.onnx {output.model:q}"
+
+
+rule unpack_short:
+    input:
+        rung_of_pack,
+    output:
+        record="results/candidates/{candidate}/rung.{rung}.json",
+        checkpoint="results/candidates/{candidate}/rung.{rung}.pt",
+    localrule: True
+    shell:
+        "cp {input:q}/{wildcards.candidate}.json {output.record:q} && "
+        "cp {input:q}/{wildcards.candidate}.pt {output.checkpoint:q}"

@@ -9,6 +9,7 @@ rule select:
         screening=expand(
             "results/generations/{{gen}}/screening.{device}.json", device=DEVICES
         ),
+        short=lambda wildcards: short_trainings(wildcards.gen),
         train=generation_records("train"),
         export=generation_records("export"),
         measured=generation_records("measured"),

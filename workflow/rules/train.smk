@@ -1,4 +1,4 @@
-"""Training, the heavy part."""
+"""Training, the heavy part: in one go, or in legs where a generation is halved."""
 
 
 rule train:
@@ -7,6 +7,7 @@ rule train:
         genotype=ancient("results/candidates/{candidate}/genotype.json"),
         train=split_files("train"),
         validation=split_files("validation"),
+        start=start_of_leg,
     output:
         record="results/candidates/{candidate}/train.json",
         weights="results/candidates/{candidate}/weights.pt",
@@ -36,3 +37,31 @@ rule train:
         ),
     script:
         "../scripts/train.py"
+
+
+# Up to a rung of successive halving. `train` goes on from its checkpoint, if this candidate does.
+use rule train as train_short with:
+    output:
+        record="results/candidates/{candidate}/rung.{rung}.json",
+        checkpoint="results/candidates/{candidate}/rung.{rung}.pt",
+    log:
+        "logs/train_short/{candidate}.{rung}.log",
+    benchmark:
+        "results/benchmarks/train_short/{candidate}.{rung}.tsv"
+
+
+# Which of those that came so far go on. As `sample`, it has no params and decides once.
+checkpoint promote:
+    input:
+        population=ancient("results/generations/{gen}/population.json"),
+        records=records_to_promote_from,
+    output:
+        "results/generations/{gen}/promoted.{rung}.json",
+    log:
+        "logs/promote/{gen}.{rung}.log",
+    conda:
+        ENVIRONMENT
+    envmodules:
+        *MODULES,
+    script:
+        "../scripts/promote.py"

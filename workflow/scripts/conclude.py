@@ -14,5 +14,8 @@ if TYPE_CHECKING:
 
 logger = log.start(snakemake.log[0], "conclude")
 records = {kind: [*snakemake.input.get(kind, []), *baselines] for kind, baselines in snakemake.params.baselines.items()}
-write_json(snakemake.output[0], ok(states=list(snakemake.input.states), **records))
+write_json(
+    snakemake.output[0],
+    ok(states=list(snakemake.input.states), short=list(snakemake.input.get("short", [])), **records),
+)
 logger.debug("%d generations", len(snakemake.input.states))

@@ -71,6 +71,8 @@ write_json(
         "genotypes": chosen,
         "reason": reason,
         "devices": list(known.budgets),
+        "costs": [known.objective_costs(costs.get(architecture_id(genotype), {})) for genotype in chosen],
+        "halving": search["halving"],
         "pack": snakemake.config["training"]["pack"],
         "proposed": len(proposals["proposals"]),
         "feasible": sum(

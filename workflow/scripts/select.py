@@ -28,11 +28,15 @@ def by_device(files):
     }
 
 
+short = {}
+for file in map(Path, snakemake.input.short):
+    short.setdefault(int(file.stem.partition(".")[2]), {})[file.parent.name] = read_json(file)
 after = state.advance(
     read_json(snakemake.input.state) if snakemake.input.get("state") else state.empty(),
     population=read_json(snakemake.input.population),
     screening=[read_json(file) for file in snakemake.input.screening],
     genes=read_json(snakemake.input.proposals)["to_screen"],
+    short=short,
     train=by_candidate(snakemake.input.train),
     export=by_candidate(snakemake.input.export),
     measured=by_device(snakemake.input.measured),

@@ -39,6 +39,7 @@ write_json(
             for state in history["states"]
             for name in devices
         ],
+        short=[read_json(file) for file in history["short"]],
         train=records(history["train"]),
         export=records(history["export"]),
         measured={

@@ -1,6 +1,6 @@
 """Train the candidates of a pack side by side, each in a process of its own.
 
-in:   their genotypes, and the training and validation splits of the crop cache
+in:   their genotypes, the training and validation splits of the crop cache, and the checkpoints to go on from, if any
 out:  a folder with {candidate}.json and {candidate}.pt of each, as `train` makes them
 
 What is finished is kept in .stash-train beside it until all are: the next attempt trains only the rest.
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 logger = log.start(snakemake.log[0], "train")
 target, pack = Path(snakemake.output[0]), snakemake.wildcards.pack
 candidates = {entry["candidate"]: entry["genotype"] for entry in map(read_json, snakemake.input.genotypes)}
+rung = snakemake.wildcards.get("rung")
+starts = {Path(file).parent.name: file for file in snakemake.input.starts if file.endswith(".pt")}
 made_of = (snakemake.params.training, snakemake.params.code, read_json(snakemake.input.cache))
 stash = packing.Stash(
-    target.with_name(".stash-train"),
+    target.with_name(f".stash-{target.name}"),
     {candidate: digest([*made_of, genotype]) for candidate, genotype in candidates.items()},
 )
 
@@ -38,10 +40,14 @@ def train():
     splits = open_split(folder, "train"), open_split(folder, "validation")
 
     def one(candidate, folder):
-        begin, weights = time.time(), folder / f"{candidate}.pt"
-        record = training.train(candidates[candidate], *splits, settings, weights_path=weights, progress=progress)
+        begin, made, start = time.time(), folder / f"{candidate}.pt", starts.get(candidate)
+        leg = training.Leg(start, int(rung), made) if rung else training.Leg(start)
+        weights = None if rung else made
+        record = training.train(
+            candidates[candidate], *splits, settings, leg=leg, weights_path=weights, progress=progress
+        )
         if record["status"] == "failed":
-            weights.touch()
+            made.touch()
         return {**record, "work": [begin, time.time()]}
 
     def told(candidate, record):

@@ -41,11 +41,10 @@ def propose(
     Pure: the same knowledge, seed and generation give the same proposals.
     """
     found: dict[str, Genotype] = {}
-    trained = {result.candidate for result in knowledge.results}
     offers = strategy(name).propose(knowledge, count, _generator(seed, generation, PROPOSE), options)
     with threadpool_limits(1):  # see choose
         for genotype in islice(offers, TRIES_PER_PROPOSAL * count):
-            if (identity := candidate_id(genotype)) not in trained:
+            if (identity := candidate_id(genotype)) not in knowledge.tried:
                 found.setdefault(identity, genotype)
             if len(found) == count:
                 break

@@ -65,8 +65,11 @@ def choose(
     rng: np.random.Generator,
     options: Mapping[str, Any],
 ) -> list[Genotype]:
-    """The networks to train: by expected improvement, one by predicted loss alone, and one by chance."""
+    """The networks to train: by expected improvement, one by predicted loss alone, and one by chance. What was screened
+    in earlier generations is measured, too, and may be chosen as well."""
     options = {**DEFAULTS, **options}
+    if _enough(knowledge, options):
+        feasible = [*feasible, *_remembered(knowledge, [genotype for genotype, _ in feasible], rng)]
     costs = [knowledge.objective_costs(cost) for _, cost in feasible]
     if not _enough(knowledge, options) or len(feasible) <= count or None in costs:
         return random.choose(knowledge, feasible, count, rng, options)
@@ -90,7 +93,8 @@ def _enough(knowledge: Knowledge, options: Mapping[str, Any]) -> bool:
     """Whether there is enough to learn from. Results of earlier runs teach as well."""
     own = [result for result in knowledge.results if result.objectives is not None]
     earlier = sum(map(len, knowledge.earlier))
-    return len(own) + earlier >= options["start"] and (earlier > 0 or any(result.feasible for result in own))
+    known = max(len(own), *map(len, knowledge.short), 0) + earlier
+    return known >= options["start"] and (earlier > 0 or any(result.feasible for result in own))
 
 
 def _promising(
@@ -132,11 +136,10 @@ def _children(knowledge: Knowledge, rng: np.random.Generator, options: Mapping[s
         among = front if front and rng.random() < 0.5 else len(parents)
         return parents[rng.integers(min(among, len(parents)))]
 
-    known = {result.candidate for result in knowledge.results}
+    known = set(knowledge.tried)
+    measured = {candidate_id(entry.genes) for entry in knowledge.screened.values()}
     found: list[Genotype] = []
-    left = [entry for entry in knowledge.screened.values() if violation(entry.costs, knowledge.budgets) <= 0]
-    remembered = [space.with_recipe(entry.genes, rng) for entry in left[-REMEMBERED:]]
-    for genotype in [*inherited, *remembered]:
+    for genotype in inherited:
         if (identity := candidate_id(genotype)) not in known:
             known.add(identity)
             found.append(genotype)
@@ -154,10 +157,19 @@ def _children(knowledge: Knowledge, rng: np.random.Generator, options: Mapping[s
             # One step in most cases; a crossing is a step by itself.
             for _ in range(int(rng.geometric(0.7)) - crossed):
                 child = space.mutate(child, rng)
-        if (identity := candidate_id(child)) not in known:
+        if (identity := candidate_id(child)) not in known and identity not in measured:
             known.add(identity)
             found.append(child)
     return found
+
+
+def _remembered(
+    knowledge: Knowledge, besides: Sequence[Genotype], rng: np.random.Generator
+) -> list[tuple[Genotype, Costs]]:
+    known = knowledge.tried.union(map(candidate_id, besides))
+    left = [entry for entry in knowledge.screened.values() if violation(entry.costs, knowledge.budgets) <= 0]
+    again = [(knowledge.space.with_recipe(entry.genes, rng), entry.costs) for entry in left[-REMEMBERED:]]
+    return [(genotype, costs) for genotype, costs in again if candidate_id(genotype) not in known]
 
 
 class _Front:
@@ -233,17 +245,17 @@ class _Prices:
 class _Loss:
     """The logarithm of the loss of untrained networks, predicted from all results.
 
-    Earlier runs, whose losses may be on another scale, make up what is expected before anything is known, and the
-    results of this run correct it: each run's process has learned what the runs before it left unexplained (stacked
-    processes, as in Golovin et al. 2017, "Google Vizier").
+    Earlier runs and short trainings, whose losses may be on another scale, make up what is expected before anything is
+    known, and the results of this run correct it: each process has learned what those before it left unexplained
+    (stacked processes, as in Golovin et al. 2017, "Google Vizier").
     """
 
     def __init__(self, knowledge: Knowledge, rng: np.random.Generator, options: Mapping[str, Any]) -> None:
         self._genes = Encoding(knowledge.space)
         self._encoding = Encoding(knowledge.space, further=len(knowledge.objectives))
         self._prior: list[GaussianProcess] = []
-        for run in knowledge.earlier:
-            genotypes, losses = zip(*run[:MOST], strict=True)
+        for run in [*knowledge.earlier, *knowledge.short]:
+            genotypes, losses = zip(*run[-MOST:], strict=True)
             rows = self._genes.encode(genotypes)
             unexplained = np.log(losses) - self._expected(rows, self._prior)
             self._prior.append(GaussianProcess(self._genes).fit(rows, _clipped(unexplained, len(run)), rng))

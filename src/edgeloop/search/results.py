@@ -1,5 +1,6 @@
 """What a strategy knows of a search: the state's figures in a fixed order."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,13 +38,17 @@ class Screened:
 class Knowledge:
     """All that a decision may depend on.
 
-    results: all trained candidates, oldest first. screened: all that was measured, trained or not, by architecture id.
+    results: all candidates trained in full, oldest first. short: what halving has told of these and of those left out:
+    for each number of epochs, the fewest first, (genotype, loss). tried: the ids of all that training was begun with.
+    screened: all that was measured, trained or not, by architecture id.
     earlier: what each of the runs found that `search.warm_start` names, as (genotype, loss); their genotypes are of
     `space`. objectives: the names of a result's costs, such as ("latency_ms",). budgets: see Budgets.
     """
 
     space: Space
     results: Sequence[Result]
+    short: Sequence[Sequence[tuple[Genotype, float]]]
+    tried: frozenset[str]
     screened: Mapping[str, Screened]
     earlier: Sequence[Sequence[tuple[Genotype, float]]]
     objectives: Sequence[str]
@@ -70,7 +75,8 @@ def knowledge(
     earlier: Sequence[Sequence[tuple[Genotype, float]]] = (),
 ) -> Knowledge:
     """What `state` tells; the order in which its file lists things plays no part."""
-    found = [
+    entries = sorted(state["candidates"].items(), key=lambda item: (item[1]["generation"], item[0]))
+    results = [
         Result(
             candidate=candidate,
             generation=entry["generation"],
@@ -78,15 +84,20 @@ def knowledge(
             objectives=tuple(entry["objectives"]) if entry["status"] == "ok" else None,
             violation=entry.get("violation", 0.0),
         )
-        for candidate, entry in state["candidates"].items()
+        for candidate, entry in entries
+        if entry["status"] != "dropped"
     ]
+    short: dict[int, list[tuple[Genotype, float]]] = defaultdict(list)
+    for _, entry in entries:
+        for rung, loss in entry["rungs"].items():
+            short[int(rung)].append((entry["genotype"], loss))
     measured = {
         entry["architecture_id"]: {
             "generation": entry["generation"],
             "genes": {key: entry["genotype"][key] for key in ("architecture", "precision")},
             "costs": entry["devices"],
         }
-        for _, entry in sorted(state["candidates"].items())
+        for _, entry in entries
         if entry["status"] == "ok"
     }
     # Screened first: where a network was screened and trained, decisions rest on the same figure before and after.
@@ -94,7 +105,9 @@ def knowledge(
     screened = sorted(known.items(), key=lambda item: (item[1]["generation"], item[0]))
     return Knowledge(
         space=space,
-        results=sorted(found, key=lambda result: (result.generation, result.candidate)),
+        results=results,
+        short=[short[rung] for rung in sorted(short)],
+        tried=frozenset(state["candidates"]),
         screened={name: Screened({**entry["genes"], "training": {}}, entry["costs"]) for name, entry in screened},
         earlier=earlier,
         objectives=objectives,

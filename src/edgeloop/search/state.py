@@ -53,16 +53,18 @@ def advance(
     objectives: Sequence[str],
     reference_rmse: float,
     patience: int,
+    short: Mapping[int, Mapping[str, Mapping[str, Any]]] | None = None,
 ) -> dict[str, Any]:
     """The state after one more generation.
 
     `population` is the generation's decision, `screening` its screening records, `genes` the genes of what was
-    screened (architecture and precision, by architecture id), and `train`, `export` and
-    `measured` (by device) give the records of each of its candidates. `objectives` names the first device's figures
-    that are objectives besides the validation RMSE; every budget of every device is a constraint. The hypervolume is
-    that of the feasible candidates in (RMSE / `reference_rmse`, cost / budget, ...) up to (1, 1, ...).
-    `reference_rmse` is what predicting the mean reaches, so that what counts as progress is known before the search
-    begins.
+    screened (architecture and precision, by architecture id), and `train`, `export` and `measured` (by device) give the
+    records of each of its candidates that was trained in full. `short` gives, for each rung of a generation that was
+    halved, the training records of all that came so far.
+    `objectives` names the first device's figures that are objectives besides the validation RMSE; every budget of every
+    device is a constraint. The hypervolume is that of the feasible candidates in (RMSE / `reference_rmse`, cost /
+    budget, ...) up to (1, 1, ...). `reference_rmse` is what predicting the mean reaches, so that what counts as
+    progress is known before the search begins.
     The search stops when the hypervolume has not grown for `patience` generations.
     Raises HistoryError when the generation was decided from another history than `previous`.
     """
@@ -70,18 +72,18 @@ def advance(
     if generation != previous["generation"] + 1 or population["parent"] != previous["lineage"]:
         raise HistoryError(
             f"generation {generation:03d} was decided from another history than its predecessor holds now. "
-            f"Remove results/generations/{generation:03d} and those after it and run again: what was trained is kept."
+            f"Remove results/generations/{generation:03d}, those after it and results/generations/history.*.json, and "
+            "run again: what was trained is kept."
         )
     candidates = {name: _judge(dict(entry), budgets, objectives) for name, entry in previous["candidates"].items()}
     for genotype in population["genotypes"]:
         name = candidate_id(genotype)
-        entry = _entry(
-            genotype,
-            generation,
-            train[name],
-            export[name],
-            {device: records[name] for device, records in measured.items()},
-        )
+        legs = {rung: records[name] for rung, records in (short or {}).items() if name in records}
+        if name in train:
+            devices = {device: records[name] for device, records in measured.items()}
+            entry = _entry(genotype, generation, legs, train[name], export[name], devices)
+        else:
+            entry = _left_out(genotype, generation, legs)
         candidates[name] = _judge(entry, budgets, objectives)
     limits = budgets[next(iter(budgets))]
     reference = (reference_rmse, *(limits[figure] for figure in objectives))
@@ -90,7 +92,7 @@ def advance(
     return {
         "schema_version": SCHEMA_VERSION,
         "generation": generation,
-        "lineage": lineage(previous["lineage"], population["candidates"]),
+        "lineage": lineage(previous["lineage"], population["candidates"], list(train)),
         "budgets": {device: dict(limits) for device, limits in budgets.items()},
         "objectives": ["val_rmse", *objectives],
         "reference": list(reference),
@@ -103,9 +105,9 @@ def advance(
     }
 
 
-def lineage(parent: str, candidates: Sequence[str]) -> str:
-    """The identity of a history: that of its predecessor, and what this generation trains."""
-    return digest([parent, sorted(candidates)])
+def lineage(parent: str, candidates: Sequence[str], trained: Sequence[str]) -> str:
+    """The identity of a history: that of its predecessor, and whom this generation trains, a little and in full."""
+    return digest([parent, sorted(candidates), sorted(trained)])
 
 
 def with_screening(
@@ -141,6 +143,7 @@ def _costs(figures: Mapping[str, Any]) -> dict[str, float | None]:
 def _entry(
     genotype: Genotype,
     generation: int,
+    legs: Mapping[int, Mapping[str, Any]],
     train: Mapping[str, Any],
     export: Mapping[str, Any],
     measured: Mapping[str, Mapping[str, Any]],
@@ -153,11 +156,34 @@ def _entry(
         "status": "failed" if broken else "ok",
         "reason": broken["reason"] if broken else None,
         **{figure: train.get(figure) for figure in TRAIN_FIGURES},
+        "rungs": _losses(legs),
         "export_s": export.get("export_s"),
         "devices": {
             device: {figure: record.get(figure) for figure in DEVICE_FIGURES} for device, record in measured.items()
         },
     }
+
+
+def _left_out(genotype: Genotype, generation: int, legs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """A candidate that was not trained in full: its quality is unknown, not bad."""
+    last = max(legs)
+    broken = legs[last]["status"] == "failed"
+    return {
+        "generation": generation,
+        "genotype": genotype,
+        "architecture_id": architecture_id(genotype),
+        "status": "failed" if broken else "dropped",
+        "reason": legs[last]["reason"] if broken else f"left out after {last} epochs: others were better by then",
+        **{figure: legs[last].get(figure) for figure in TRAIN_FIGURES if not figure.startswith("val_")},
+        **{figure: None for figure in TRAIN_FIGURES if figure.startswith("val_")},
+        "rungs": _losses(legs),
+        "export_s": None,
+        "devices": {},
+    }
+
+
+def _losses(legs: Mapping[int, Mapping[str, Any]]) -> dict[str, float]:
+    return {str(rung): record["val_rmse"] for rung, record in legs.items() if record["status"] == "ok"}
 
 
 def _judge(entry: dict[str, Any], budgets: Budgets, objectives: Sequence[str]) -> dict[str, Any]:
