@@ -187,12 +187,13 @@ def _fit(
     steps = clips // recipe.batch_size + (clips % recipe.batch_size > 1)
     schedule, each_step = make_schedule(optimizer, recipe, settings.epochs * steps)
     scaler = torch.amp.GradScaler("cuda", enabled=next(model.parameters()).is_cuda)
+    whose = f"{candidate} with seed {settings.seed} for {settings.epochs} epochs of {clips} clips"
     moving = {"model": model, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
     best: dict[str, Any] = {}
     weights: dict[str, Tensor] = {}
     train_rmse, before_s, in_training_s, start = 0.0, 0.0, 0.0, time.perf_counter()
     if leg.start is not None:
-        done = _read_checkpoint(leg.start, moving, candidate)
+        done = _read_checkpoint(leg.start, moving, whose)
         best, weights, before_s, in_training_s = (done[key] for key in ("best", "weights", "s", "in_training_s"))
         history.extend(done["history"])
     until = leg.until or settings.epochs
@@ -240,7 +241,7 @@ def _fit(
     training_s = before_s + time.perf_counter() - start
     if leg.checkpoint is not None:
         done = {"best": best, "weights": weights, "history": history, "s": training_s, "in_training_s": in_training_s}
-        _write_checkpoint(leg.checkpoint, moving, candidate, done)
+        _write_checkpoint(leg.checkpoint, moving, whose, done)
     figures = {
         **best,
         "train_rmse": train_rmse,
@@ -348,19 +349,17 @@ def make_schedule(
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=recipe.lr, total_steps=steps), True
 
 
-def _write_checkpoint(path: str | Path, moving: Mapping[str, Any], candidate: str, done: Mapping[str, Any]) -> None:
+def _write_checkpoint(path: str | Path, moving: Mapping[str, Any], whose: str, done: Mapping[str, Any]) -> None:
     """All that the epochs after depend on: the state of what moves in a training, and what is `done`."""
     states = {name: each.state_dict() for name, each in moving.items()}
-    _save({"candidate": candidate, "done": dict(done), **states}, path)
+    _save({"whose": whose, "done": dict(done), **states}, path)
 
 
-def _read_checkpoint(path: str | Path, moving: Mapping[str, Any], candidate: str) -> dict[str, Any]:
-    """Put `moving` into the state of the checkpoint, and return what was done; ValueError for another candidate's."""
+def _read_checkpoint(path: str | Path, moving: Mapping[str, Any], whose: str) -> dict[str, Any]:
+    """Put `moving` into the state of the checkpoint, and return what was done; ValueError for another training's."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    if checkpoint["candidate"] != candidate:
-        raise ValueError(
-            f"{path} is the checkpoint of {checkpoint['candidate']}, not of {candidate}: remove it and run again"
-        )
+    if checkpoint["whose"] != whose:
+        raise ValueError(f"{path} is the checkpoint of {checkpoint['whose']}, not of {whose}: remove it and run again")
     for name, each in moving.items():
         each.load_state_dict(checkpoint[name])
     return checkpoint["done"]

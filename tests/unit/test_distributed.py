@@ -140,6 +140,18 @@ def test_two_processes_come_to_the_figures_of_one_and_see_each_clip_once(archite
     assert [file.name for file in weights.parent.iterdir()] == ["weights.pt"]
 
 
+def test_legs_in_two_processes_come_to_the_weights_of_an_unbroken_training_in_two(folder, tmp_path):
+    candidate, settings = genotype(CONV2D | {"dropout": 0.3}), Settings(epochs=3)
+    unbroken, legs, checkpoint = (tmp_path / name for name in ("unbroken.pt", "legs.pt", "checkpoint.pt"))
+    distributed.train(candidate, folder, settings, processes=2, weights_path=unbroken)
+    half = training.Leg(until=1, checkpoint=checkpoint)
+    record = distributed.train(candidate, folder, settings, leg=half, processes=2, weights_path=None)
+    assert len(record["history"]) == 1 and not legs.exists()
+    rest = training.Leg(start=checkpoint)
+    distributed.train(candidate, folder, settings, leg=rest, processes=2, weights_path=legs)
+    assert legs.read_bytes() == unbroken.read_bytes()
+
+
 def test_a_process_without_a_row_of_the_last_batch_changes_nothing(folder, tmp_path, observe):
     candidate, settings = genotype(), Settings(epochs=2, clips=22)
     observe()

@@ -76,11 +76,21 @@ def test_a_training_in_legs_comes_to_the_weights_of_an_unbroken_one(architecture
     assert records[0]["training_s"] < records[1]["training_s"] < records[2]["training_s"]
 
 
-def test_a_checkpoint_of_another_candidate_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("candidate", "settings"),
+    [
+        (genotype(lr=1e-3), Settings(epochs=2)),
+        (genotype(), Settings(epochs=2, seed=1)),
+        (genotype(), Settings(epochs=3)),
+        (genotype(), Settings(epochs=2, clips=50)),
+    ],
+    ids=["candidate", "seed", "epochs", "clips"],
+)
+def test_a_checkpoint_of_another_training_is_refused(candidate, settings, tmp_path):
     leg = Leg(until=1, checkpoint=tmp_path / "checkpoint")
     train(genotype(), TRAIN, VALIDATION, Settings(epochs=2), leg=leg)
     with pytest.raises(ValueError, match=r"is the checkpoint of .*, not of .*: remove it and run again"):
-        train(genotype(lr=1e-3), TRAIN, VALIDATION, Settings(epochs=2), leg=Leg(start=tmp_path / "checkpoint"))
+        train(candidate, TRAIN, VALIDATION, settings, leg=Leg(start=tmp_path / "checkpoint"))
 
 
 def test_a_leg_beyond_the_training_is_refused():
