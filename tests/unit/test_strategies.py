@@ -15,7 +15,7 @@ from edgeloop.records import architecture_id, candidate_id, ok
 from edgeloop.search import decide, gp_ehvi, pareto, state, warm_start
 from edgeloop.search.costs import violation
 from edgeloop.search.encoding import Encoding
-from edgeloop.search.gaussian_process import GaussianProcess
+from edgeloop.search.gaussian_process import SPREAD, GaussianProcess
 from edgeloop.search.improvement import expected_improvement
 from edgeloop.search.registry import STRATEGIES
 from edgeloop.search.results import knowledge
@@ -138,11 +138,12 @@ def test_the_process_agrees_with_scikit_learns_for_the_same_hyperparameters(spac
     lengths = 1 / np.sqrt(process.weights[0][ordered])
     covariance = process.factors[0] @ process.factors[0].T
     theirs = GaussianProcessRegressor(Matern(lengths, nu=1.5), alpha=covariance[0, 0] - 1.0, optimizer=None)
-    theirs.fit(x[:40][:, ordered], (y[:40] - y[:40].mean()) / y[:40].std())
+    scale = SPREAD * y[:40].std()
+    theirs.fit(x[:40][:, ordered], (y[:40] - y[:40].mean()) / scale)
     mean, deviation = theirs.predict(x[40:][:, ordered], return_std=True)
     own_mean, own_deviation = process.predict(x[40:])
-    assert np.allclose(own_mean[0], y[:40].mean() + y[:40].std() * mean, atol=1e-5)
-    assert np.allclose(own_deviation[0], y[:40].std() * deviation, atol=1e-4)
+    assert np.allclose(own_mean[0], y[:40].mean() + scale * mean, atol=1e-5)
+    assert np.allclose(own_deviation[0], scale * deviation, atol=1e-4)
 
 
 def test_genes_that_are_not_active_are_alike_and_far_from_those_that_are(conditional):
