@@ -10,18 +10,8 @@ from edgeloop.data.cache import TARGET_SCALE
 from edgeloop.models import preprocess, registry
 from edgeloop.records import SCHEMA_VERSION, Genotype
 
-MEASURED = (
-    "batch_size",
-    "latency_ms",
-    "latency_p50_ms",
-    "latency_p90_ms",
-    "latency_p99_ms",
-    "peak_memory_mb",
-    "provider",
-    "threads",
-    "runs",
-    "measured_at",
-)
+OF_DEVICE = ("provider", "threads", "measured_at")
+OF_BATCH = ("batch_size", "latency_ms", "latency_p50_ms", "latency_p99_ms", "peak_memory_mb")
 TRAINED = ("epochs", "training_clips", "best_epoch", "device", "versions", "val_rmse_speed_mm_s", "val_rmse_power_w")
 EXPORTED = ("model_sha256", "bytes", "opset", "operators", "max_abs_difference")
 
@@ -91,7 +81,10 @@ def build(
             device: {
                 "fingerprint": enrolments[device]["fingerprint"],
                 "outputs_differ_by": record["parity_max_abs_difference"],
-                "measurements": [{key: record[key] for key in MEASURED}],
+                **{key: record[key] for key in OF_DEVICE},
+                "measurements": [
+                    {key: entry[key] for key in OF_BATCH} for entry in finalists.by_batch_size(record).values()
+                ],
             }
             for device, record in records["measured"].items()
         },
@@ -222,14 +215,13 @@ def _latency(card: Mapping[str, Any]) -> str:
     rows = [
         [
             device,
-            *(entry[key] for key in ("batch_size", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms")),
-            entry["peak_memory_mb"],
-            f"{entry['provider'].removesuffix('ExecutionProvider')}, {entry['threads']} thread(s)",
+            *(entry[key] for key in ("batch_size", "latency_p50_ms", "latency_p99_ms", "peak_memory_mb")),
+            f"{about['provider'].removesuffix('ExecutionProvider')}, threads: {about['threads']}",
         ]
         for device, about in card["devices"].items()
         for entry in about["measurements"]
     ]
-    heads = ["device", "batch", "p50 ms", "p90 ms", "p99 ms", "memory MB", "by"]
+    heads = ["device", "batch", "p50 ms", "p99 ms", "memory MB", "by"]
     return tabulate(rows, heads, tablefmt="github", floatfmt=".4g", missingval="-")
 
 

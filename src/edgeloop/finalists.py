@@ -83,6 +83,13 @@ def together(seeds: Seeds) -> dict[str, Any]:
         record = records["test" if figure.startswith("test_") else "train"]
         return record.get(figure) if record["status"] == "ok" else None
 
+    def timed(device: str) -> dict[int, list[Mapping[str, Any]]]:
+        found: dict[int, list[Mapping[str, Any]]] = {}
+        for seed in sorted(seeds):
+            for size, figures in by_batch_size(seeds[seed]["measured"][device]).items():
+                found.setdefault(size, []).append(figures)
+        return found
+
     devices = sorted({device for records in seeds.values() for device in records["measured"]})
     return {
         "epochs": next(
@@ -94,12 +101,18 @@ def together(seeds: Seeds) -> dict[str, Any]:
         **{figure: spread(of(seeds[seed], figure) for seed in sorted(seeds)) for figure in FIGURES},
         "device": {
             device: {
-                figure: spread(seeds[seed]["measured"][device].get(figure) for seed in sorted(seeds))
-                for figure in LATENCIES
+                str(size): {figure: spread(figures[figure] for figures in each) for figure in LATENCIES}
+                for size, each in sorted(timed(device).items())
             }
             for device in devices
         },
     }
+
+
+def by_batch_size(record: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
+    """A measurement's figures by batch size: its own, and those of further sizes if it has any; none of a failure."""
+    found = [record, *record.get("by_batch_size", ())]
+    return {entry["batch_size"]: entry for entry in found if entry["status"] == "ok"}
 
 
 def choose(seeds: Seeds) -> int | None:

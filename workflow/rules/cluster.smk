@@ -116,9 +116,21 @@ def attempts():
     return workflow.execution_settings.retries + 1
 
 
+def asked_for(stage):
+    """What the config asks for a stage. What evaluates runs where what trains does, unless it is told otherwise."""
+    setting = config["resources"].get(stage, {})
+    if stage != "evaluate":
+        return setting
+    training = config["resources"].get("train", {})
+    return {
+        **{key: training.get(key) for key in ("partition", "account")},
+        **{key: value for key, value in setting.items() if value is not None},
+    }
+
+
 def cluster_resources(stage):
     """The resources of a heavy rule, to be given as `**cluster_resources("train")`."""
-    setting = config["resources"].get(stage, {})
+    setting = asked_for(stage)
     asked = {
         # For scripts: which attempt this is. Never among params, where it would be a reason to run again.
         "attempt": lambda wildcards, attempt: attempt,
