@@ -36,12 +36,14 @@ if config["training"]["pack"] > 1 or POPULATIONS.any_packs():
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/select.smk"
 include: "workflow/rules/conclude.smk"
+include: "workflow/rules/finalists.smk"
 
 
 rule all:
     default_target: True
     input:
         "results/summary.json",
+        bundles,
 
 
 # What talks to a device or takes a moment stays where Snakemake runs: compute nodes seldom reach the outside. Everything
@@ -59,6 +61,9 @@ localrules:
     select,
     conclude,
     compare,
+    nominate,
+    measure_finalist,
+    bundle,
     summarise,
 
 

@@ -1,13 +1,15 @@
-"""`python -m edge`: enrol a device, measure ONNX files on it."""
+"""`python -m edge`: enrol a device, measure ONNX files on it, deploy a bundle to it."""
 
 import argparse
 import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from .deploy import deploy
 from .device import Device
 from .errors import EdgeError
 from .session import Job, Timing, connect
@@ -68,6 +70,11 @@ def _parser() -> argparse.ArgumentParser:
 
     enrol = commands.add_parser("enroll", parents=[common], help="probe the device and time the reference at rest")
     enrol.set_defaults(command=_enrol)
+
+    bundled = commands.add_parser("deploy", parents=[common], help="send a bundle to the device, and test it there")
+    bundled.add_argument("bundle", type=Path, metavar="bundle.zip")
+    bundled.add_argument("--folder", help="where to put it on the device [~/edgeloop-CANDIDATE]")
+    bundled.set_defaults(command=_deploy)
     return parser
 
 
@@ -126,6 +133,16 @@ def _enrol(options: argparse.Namespace, device: Device) -> int:
     if options.json:
         _write_json(options.json, record)
     return 0
+
+
+def _deploy(options: argparse.Namespace, device: Device) -> int:
+    done = deploy(device, options.bundle, options.folder)
+    print(f"{done.candidate}: {done.sent_bytes:,} bytes sent to {device.name} ({device.address}), checksums good")
+    print(done.said)
+    print(f"deployed to {done.folder}" if done.passed else f"not deployed: {done.folder} is as it was")
+    if options.json:
+        _write_json(options.json, asdict(done))
+    return 0 if done.passed else EXIT_FAILED_MODEL
 
 
 def _say_messages(enrolment: dict[str, Any]) -> None:

@@ -33,6 +33,7 @@ USUAL = {
     "draft": Demand(4, 12_000, 60),
     "train": Demand(1, 4_000, 30),
     "export": Demand(1, 4_000, 30),
+    "evaluate": Demand(1, 8_000, 120),
 }
 """The stages that run on compute nodes, and what they need besides what the size of a network adds."""
 

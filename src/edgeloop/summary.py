@@ -5,6 +5,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from edgeloop import finalists
 from edgeloop.records import SCHEMA_VERSION, Genotype
 
 QUALITY = ("val_rmse", "val_rmse_speed_mm_s", "val_rmse_power_w")
@@ -29,12 +30,14 @@ def build(
     baselines: Mapping[str, str],
     genotypes: Mapping[str, Genotype],
     search: Mapping[str, Any],
+    finals: Mapping[str, finalists.Seeds],
 ) -> dict[str, Any]:
     """Everything in summary.json.
 
     `baselines` gives the baselines' names by candidate id, `genotypes` their genotypes; `measured` and `comparisons`
-    are by device; `short` has the records of trainings up to a rung. The best candidate is the one of the lowest
-    validation RMSE that meets every budget; None where no candidate does. A figure that was not measured is None.
+    are by device; `short` has the records of trainings up to a rung, `finals` what finalists and baselines have come to
+    on the full budget. The best candidate is the one of the lowest validation RMSE in the search that meets every
+    budget; None where no candidate does. A figure that was not measured is None.
     """
     known = {name: entry["genotype"] for name, entry in state["candidates"].items()} | dict(genotypes)
 
@@ -44,7 +47,9 @@ def build(
         return {**measured[device][name], **{figure: compared[figure] for figure in LATENCY if figure in compared}}
 
     def entry(name: str) -> dict[str, Any]:
-        return _entry(name, known[name], train[name], {device: side_by_side(device, name) for device in measured})
+        final = finalists.together(finals[name]) if name in finals else None
+        figures = {device: side_by_side(device, name) for device in measured}
+        return _entry(name, known[name], train[name], figures, final)
 
     shown = {baselines[name]: entry(name) for name in baselines}
     front = [
@@ -72,7 +77,10 @@ def build(
     }
 
 
-def _entry(name: str, genotype: Genotype, train: Mapping[str, Any], measured: Records) -> dict[str, Any]:
+def _entry(
+    name: str, genotype: Genotype, train: Mapping[str, Any], measured: Records, final: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    tested = final and final["test_rmse"]
     return {
         "candidate": name,
         "family": genotype["architecture"]["family"],
@@ -80,21 +88,24 @@ def _entry(name: str, genotype: Genotype, train: Mapping[str, Any], measured: Re
         "parameters": train.get("parameters"),
         "macs": train.get("macs"),
         **{figure: train.get(figure) for figure in QUALITY},
-        "test_rmse": None,
+        "test_rmse": tested["mean"] if tested else None,
         "device": {device: {figure: record.get(figure) for figure in DEVICE} for device, record in measured.items()},
+        "finalist": final,
     }
 
 
 def _against(entry: Mapping[str, Any], other: Mapping[str, Any], comparisons: Records) -> dict[str, Any]:
-    gain = None
-    if entry["val_rmse"] is not None and other["val_rmse"] is not None:
-        gain = other["val_rmse"] / entry["val_rmse"]
+    def gain(figure: str) -> float | None:
+        both = entry[figure], other[figure]
+        return None if None in both else other[figure] / entry[figure]
+
     return {
         "speedup": {
             device: _speedup(comparison["candidates"], entry["candidate"], other["candidate"])
             for device, comparison in comparisons.items()
         },
-        "quality_gain": gain,
+        "quality_gain": gain("val_rmse"),
+        "test_quality_gain": gain("test_rmse"),
     }
 
 
@@ -178,15 +189,21 @@ def table(summary: Mapping[str, Any]) -> str:
 def _networks(summary: Mapping[str, Any]) -> str:
     device = next(iter(summary["devices"]))
     rows = [
-        [f"predict by {name}", *[None] * 3, *map(value.get, QUALITY), None, None]
+        [f"predict by {name}", *[None] * 3, *map(value.get, QUALITY), None, None, None]
         for name, value in summary["predictors"].items()
     ]
     rows += [[name, *_cells(entry, device)] for name, entry in summary["baselines"].items()]
     for number, entry in enumerate(summary["front"]):
         rows.append([f"{entry['candidate']}{' (best)' if number == 0 else ''}", *_cells(entry, device)])
-    heads = ["", "family", "parameters", "MMAC", "val RMSE", "speed mm/s", "power W", "p50 ms", "p99 ms"]
+    heads = ["", "family", "parameters", "MMAC", "val RMSE", "speed mm/s", "power W", "test RMSE", "p50 ms", "p99 ms"]
     return f"On {device}:\n" + tabulate(
-        rows, heads, intfmt=",", floatfmt=("", "", ",.0f", ",.1f", ".4f", ".0f", ".1f", ".4g", ".4g"), missingval="-"
+        rows,
+        heads,
+        intfmt=",",
+        floatfmt=("", "", ",.0f", ",.1f", ".4f", ".0f", ".1f", "", ".4g", ".4g"),
+        missingval="-",
+        disable_numparse=[heads.index("test RMSE")],
+        colalign=("left", "left", *["right"] * 8),
     )
 
 
@@ -198,9 +215,16 @@ def _cells(entry: Mapping[str, Any], device: str) -> list[Any]:
         entry["parameters"],
         macs,
         *map(entry.get, QUALITY),
+        _with_spread(entry["finalist"] and entry["finalist"]["test_rmse"]),
         figures["latency_p50_ms"],
         figures["latency_p99_ms"],
     ]
+
+
+def _with_spread(figure: Mapping[str, Any] | None) -> str | None:
+    if figure is None:
+        return None
+    return f"{figure['mean']:.4f}" + ("" if figure["std"] is None else f" ± {figure['std']:.4f}")
 
 
 def _verdicts(summary: Mapping[str, Any]) -> list[str]:
@@ -217,6 +241,8 @@ def _verdicts(summary: Mapping[str, Any]) -> list[str]:
         gain = against["quality_gain"]
         unknown = "its quality is unknown, it was measured for latency only"
         found.append(unknown if gain is None else f"RMSE {_ratio(gain, 'lower', 'higher')}")
+        if against["test_quality_gain"] is not None:
+            found.append(f"test RMSE {_ratio(against['test_quality_gain'], 'lower', 'higher')}")
         lines.append(f"best against {name}: {'; '.join(found)}")
     for name, value in summary["predictors"].items():
         gain = value["val_rmse"] / best["val_rmse"]

@@ -11,7 +11,7 @@ from cluster import Cluster, why_not
 from disturbed import SlurmRun
 from searches import ROOT, Run, copy_sources
 
-STAGES = ("simulate", "prepare", "predict", "draft", "train", "export")
+STAGES = ("simulate", "prepare", "predict", "draft", "train", "export", "evaluate")
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +56,7 @@ def small_search(**resources):
     """A search whose history does not depend on the device's mood: at random, everything meets the budget."""
     config = yaml.safe_load((ROOT / "tests/configs/tiny.yaml").read_text())
     config["search"] |= {"strategy": "random", "max_generations": 1}
-    config["baselines"] = {}
+    config["baselines"], config["finalists"] = {}, {"count": 0}
     config["resources"] = {stage: {"mem_mb": 900, "runtime_min": 5} for stage in STAGES}
     config["resources"]["draft"]["mem_mb"] = 1500
     config["resources"]["train"] |= {"partition": "gpu", **resources}

@@ -71,6 +71,23 @@ def test_trainings_get_their_gpu(undisturbed, cluster):
         assert "gpu" not in cluster.command("sacct", "-X", "-n", "-P", "-j", job, "-o", "AllocTRES")
 
 
+def test_finalists_are_jobs_of_their_own_with_the_resources_of_a_training(undisturbed, tmp_path, site, cluster):
+    shutil.copytree(undisturbed.folder, tmp_path / "run")
+    run = SlurmRun(tmp_path / "run", site, {**undisturbed.config, "finalists": {"count": 1, "seeds": 2}}, cluster=cluster)
+    before = {rule: run.submitted(rule) for rule in ("train", "export")}
+    run.start()
+    run.finish()
+    assert {rule: run.submitted(rule) for rule in before} == before
+    assert [len(run.submitted(rule)) for rule in ("train_finalist", "export_finalist", "evaluate")] == [2, 2, 2]
+    for job in run.submitted("train_finalist"):
+        (line,) = cluster.command("sacct", "-X", "-n", "-P", "-j", job, "-o", "NodeList,AllocTRES,ReqMem").splitlines()
+        node, granted, memory = line.split("|")
+        assert node == "n2" and "gres/gpu=1" in granted and memory == "900M"
+    best = read_json(run.path("summary.json"))["best"]
+    assert len(best["finalist"]["test_rmse"]["values"]) == 2
+    assert run.path(f"finalists/{best['candidate']}/bundle.zip").stat().st_size
+
+
 def test_a_pack_is_one_job_and_comes_to_the_same(search, undisturbed):
     run = search()
     run.config["training"]["pack"] = 2

@@ -34,6 +34,11 @@ KINDS = {
     "candidates/*/train.json": "train",
     "candidates/*/export.json": "export",
     "candidates/*/measure.*.json": "measure",
+    "finalists.json": "finalists",
+    "finalists/*/*/train.json": "train",
+    "finalists/*/*/export.json": "export",
+    "finalists/*/*/measure.*.json": "measure",
+    "finalists/*/*/test.json": "test",
 }
 
 
@@ -48,7 +53,7 @@ def one(finished, kind):
     return json.loads(sorted(finished.path("").glob(pattern))[0].read_text())
 
 
-@pytest.mark.parametrize(("pattern", "kind"), KINDS.items(), ids=KINDS.values())
+@pytest.mark.parametrize(("pattern", "kind"), KINDS.items(), ids=KINDS.keys())
 def test_a_finished_run_leaves_records_that_keep_to_their_schema(finished, pattern, kind):
     files = sorted(finished.path("").glob(pattern))
     assert files

@@ -13,6 +13,7 @@ CLUSTER = config["cluster"]
 ENVIRONMENT = "../../envs/edgeloop.yaml"
 MODULES = CLUSTER["modules"]
 TRAINING = config["training"]
+FINALISTS = config["finalists"]
 # --jobs counts cluster jobs; without a cluster there is only --cores.
 ON_CLUSTER = workflow.resource_settings.nodes is not None
 
@@ -44,13 +45,22 @@ def training_settings():
     return {key: value for key, value in TRAINING.items() if key not in others}
 
 
-def training_clips():
-    """How many clips a training reads; an assumption as long as the data are not prepared."""
+def finalist_training(wildcards):
+    """How a finalist trains: on the full budget, and each time with a seed that the search has not used."""
+    return training_settings() | {
+        "epochs": FINALISTS["epochs"] or TRAINING["epochs"],
+        "clips": FINALISTS["clips"],
+        "seed": TRAINING["seed"] + int(wildcards.get("seed", 0)),
+    }
+
+
+def training_clips(most):
+    """How many clips a training of at most `most` reads; an assumption as long as the data are not prepared."""
     cache_file = Path("results/data/cache.json")
     clips = resources.UNKNOWN_CLIPS
     if cache_file.exists():
         clips = json.loads(cache_file.read_text())["splits"]["train"]["clips"]
-    return min(clips, TRAINING["clips"] or clips)
+    return min(clips, most or clips)
 
 
 @cache
@@ -74,10 +84,11 @@ def demand(stage, wildcards):
     sizes = [size for size in map(size_of, members_of_job(wildcards)) if size]
     if stage == "export":
         return resources.export_demand(sizes)
+    training = finalist_training(wildcards) if wildcards.get("seed") else TRAINING
     return resources.training_demand(
         sizes,
-        clips=training_clips(),
-        epochs=rung_of(wildcards) or TRAINING["epochs"],
+        clips=training_clips(training["clips"]),
+        epochs=rung_of(wildcards) or training["epochs"],
         threads=TRAINING["threads"],
         processes=PROCESSES_OF_TRAINING,
         gpus=gpus_of_training(),
@@ -105,9 +116,21 @@ def attempts():
     return workflow.execution_settings.retries + 1
 
 
+def asked_for(stage):
+    """What the config asks for a stage. What evaluates runs where what trains does, unless it is told otherwise."""
+    setting = config["resources"].get(stage, {})
+    if stage != "evaluate":
+        return setting
+    training = config["resources"].get("train", {})
+    return {
+        **{key: training.get(key) for key in ("partition", "account")},
+        **{key: value for key, value in setting.items() if value is not None},
+    }
+
+
 def cluster_resources(stage):
     """The resources of a heavy rule, to be given as `**cluster_resources("train")`."""
-    setting = config["resources"].get(stage, {})
+    setting = asked_for(stage)
     asked = {
         # For scripts: which attempt this is. Never among params, where it would be a reason to run again.
         "attempt": lambda wildcards, attempt: attempt,
@@ -137,6 +160,8 @@ def cluster_resources(stage):
                 "tasks": PROCESSES_OF_TRAINING,
                 "tasks_per_gpu": 0,
             }
+    elif stage == "evaluate" and asked["gres"] is None and gpus_of_training():
+        asked["gres"] = "gpu:1"
     return {name: value for name, value in asked.items() if value is not None}
 
 
@@ -172,11 +197,14 @@ def overview():
         left = math.ceil(left / search["halving"]["factor"])
         halved += f", {left} of them left after {rung} epochs"
     packed = f", {TRAINING['pack']} in one job" if TRAINING["pack"] > 1 else ""
+    finalists = ""
+    if FINALISTS["count"]:
+        finalists = f", the best {FINALISTS['count']} trained again with {FINALISTS['seeds']} seeds"
     pool = config["screening"]["pool"]
     screened = f" out of {pool} screened" if pool else ""
     return (
         f"edgeloop: up to {most} candidates of {config['space']} in {search['max_generations']} generations of "
-        f"{search['generation_size']}{screened}{halved}{each}{packed}, measured on "
+        f"{search['generation_size']}{screened}{halved}{each}{packed}{finalists}, measured on "
         + ", ".join(
             f"{name} ({about['transport']})"
             for name, about in config["devices"].items()

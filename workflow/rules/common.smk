@@ -51,6 +51,7 @@ wildcard_constraints:
     gen=r"\d{3}",
     pack="[0-9a-f]{12}",
     rung=r"[1-9]\d*",
+    seed="[1-9][0-9]*",
     object=r"[A-Za-z0-9_-]+",
 
 
@@ -227,6 +228,49 @@ def is_trained(wildcards):
     """False for a baseline that is measured for latency only."""
     name = BASELINES.get(wildcards.candidate)
     return name is None or config["baselines"][name]["train"]
+
+
+# ---------------------------------------------------------------- finalists
+
+SEEDS = range(1, config["finalists"]["seeds"] + 1)
+OF_SEED = ["train.json", "export.json", "test.json", *RECORDS["measured"]]
+
+
+def finalists():
+    """Those of the front that are trained on the full budget; known once the search has ended."""
+    if not config["finalists"]["count"]:
+        return []
+    with checkpoints.nominate.get().output[0].open() as file:
+        return json.load(file)["candidates"]
+
+
+def of_seeds(candidate, files):
+    """These files of all trainings of a finalist."""
+    return [
+        f"results/finalists/{candidate}/{seed}/{file}"
+        for seed in SEEDS
+        for file in files
+    ]
+
+
+def final_records(wildcards):
+    """All records of all finalists."""
+    return [file for candidate in finalists() for file in of_seeds(candidate, OF_SEED)]
+
+
+def baselines_final_records(wildcards):
+    """The same of baselines, which need not wait until the search has ended to be trained."""
+    trained = [
+        candidate
+        for candidate, name in BASELINES.items()
+        if config["finalists"]["count"] and config["baselines"][name]["train"]
+    ]
+    return [file for candidate in trained for file in of_seeds(candidate, OF_SEED)]
+
+
+def bundles(wildcards):
+    """What there is to deploy: a bundle of each finalist."""
+    return [f"results/finalists/{candidate}/bundle.zip" for candidate in finalists()]
 
 
 # ---------------------------------------------------------------- packs

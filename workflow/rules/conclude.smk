@@ -52,6 +52,8 @@ rule summarise:
         enrolments=expand("results/devices/{device}.json", device=DEVICES),
         cache="results/data/cache.json",
         predictors="results/predictors.json",
+        finalists=final_records,
+        baselines=baselines_final_records,
     output:
         "results/summary.json",
     log:
@@ -66,6 +68,6 @@ rule summarise:
             key: config["search"][key]
             for key in ("strategy", "seed", "max_generations")
         },
-        code=code("edgeloop.summary"),
+        code=code("edgeloop.summary", "edgeloop.finalists"),
     script:
         "../scripts/summarise.py"

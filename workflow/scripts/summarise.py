@@ -7,7 +7,7 @@ out:  summary.json; the same as a table is printed when the run ends
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeloop import log, summary
+from edgeloop import finalists, log, summary
 from edgeloop.records import read_json, write_json
 
 if TYPE_CHECKING:
@@ -56,5 +56,6 @@ write_json(
             for name in snakemake.params.baselines
         },
         search=snakemake.params.search,
+        finals=finalists.by_seed([*snakemake.input.finalists, *snakemake.input.baselines]),
     ),
 )
