@@ -36,6 +36,7 @@ if config["training"]["pack"] > 1 or PACKS.any():
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/select.smk"
 include: "workflow/rules/conclude.smk"
+include: "workflow/rules/archive.smk"
 
 
 rule all:
@@ -59,6 +60,7 @@ localrules:
     conclude,
     compare,
     summarise,
+    archive,
 
 
 onstart:

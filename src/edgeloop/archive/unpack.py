@@ -1,0 +1,103 @@
+"""A folder in which an archived search goes on: all that was done is there, so that nothing of it is done again."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from edgeloop.archive import ARCHIVE, CONFIG, PATCH, SOURCE, ArchiveError, contents, data, sources, verify
+from edgeloop.archive.container import Reader
+from edgeloop.packing import Packs
+from edgeloop.records import read_json
+
+
+def extract(archive: Path, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write the files of a sound archive into the new folder `folder`; its archive.json and its configuration."""
+    verify.require_sound(archive)
+    if folder.exists() and any(folder.iterdir()):
+        raise ArchiveError(f"{folder} is not empty: name a new folder")
+    with Reader(archive) as opened:
+        opened.extract(folder)
+    if (folder / PATCH).exists():
+        sources.apply(folder / PATCH, folder / SOURCE)
+    return read_json(folder / ARCHIVE), yaml.safe_load((folder / CONFIG).read_text())
+
+
+def unpack(
+    archive: Path, folder: Path, video: Sequence[Path] = (), progress: Callable[..., Any] | None = None
+) -> list[str]:
+    """Unpack a sound archive into the new folder `folder`, with its data and all models; what there is to say.
+
+    video: see `data.restore`. All files get the same time, so that none is older than what it was made from.
+    """
+    about, config = extract(archive, folder)
+    if video:
+        config["dataset"]["path"] = [str(path.resolve()) for path in video]
+        (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
+    data.restore(folder, config, video, progress)
+    said = [*_draw_untrained(folder, about), *_lacking(folder)]
+    _restore_packs(folder)
+    now = time.time()
+    for path in [folder, *folder.rglob("*")]:
+        os.utime(path, (now, now))
+    return said
+
+
+def _draw_untrained(folder: Path, about: dict[str, Any]) -> Iterator[str]:
+    """Weights and models of networks that are measured for latency only: drawn from their ids, as they were."""
+    from edgeloop import export, training
+    from edgeloop.models import registry
+
+    for name in contents.candidates(folder):
+        place = folder / "results/candidates" / name
+        record = read_json(place / "train.json")
+        if record.get("trained", True) or record["status"] == "failed" or (place / "model.onnx").exists():
+            continue
+        genotype, exported = read_json(place / "genotype.json")["genotype"], read_json(place / "export.json")
+        training.initialise(genotype, weights_path=place / "weights.pt")
+        architecture = genotype["architecture"]
+        model = training.load(architecture, place / "weights.pt")
+        made = export.write(model, place / "model.onnx", frames=registry.input_frames(architecture))
+        if made["model_sha256"] != exported.get("model_sha256"):
+            yield f"{name}: its model is exported to another file here than then; what was measured is kept"
+
+
+def _lacking(folder: Path) -> Iterator[str]:
+    lacking = [
+        name for name in contents.candidates(folder) if not (folder / "results/candidates" / name / "weights.pt").exists()
+    ]
+    if lacking:
+        yield (
+            f"{len(lacking)} candidates came without their weights (archive.models: front): a search that goes on trains "
+            f"them again: {', '.join(lacking)}"
+        )
+
+
+def _restore_packs(folder: Path) -> None:
+    """What the jobs of packs had made: the same files as the candidates', under other names."""
+    packs = Packs(folder / "results/generations")
+    for name in contents.candidates(folder):
+        if not (pack := packs.of(name)):
+            continue
+        place = folder / "results/candidates" / name
+        for stage, record, content in (("train", "train.json", "weights.pt"), ("export", "export.json", "model.onnx")):
+            target = folder / "results/packs" / pack / stage
+            target.mkdir(parents=True, exist_ok=True)
+            for file in (record, content):
+                if (place / file).exists():
+                    shutil.copyfile(place / file, target / f"{name}{Path(file).suffix}")
+
+
+def next_lines(folder: Path) -> str:
+    """How to go on in an unpacked folder."""
+    settings = read_json(folder / ARCHIVE)["search"]
+    longer = json.dumps({"max_generations": settings["max_generations"] + 1}).replace('"', "")
+    return (
+        f"snakemake --cores 2 --snakefile {folder / SOURCE / 'Snakefile'} --directory {folder} --configfile "
+        f"{folder / CONFIG} --config 'search={longer}'"
+    )
