@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from edgeloop import orphans
+from edgeloop import orphans, status_view
 from edgeloop.archive import commands as archive_commands
 from edgeloop.packing import Packs
 from edgeloop.records import read_json
@@ -61,6 +61,7 @@ def main() -> int:
         "--force", action="store_true", help="the run was started on another machine, and is dead there"
     )
     command.set_defaults(run=_orphans)
+    status_view.add(commands)
     archive_commands.add(commands)
     options = parser.parse_args()
     try:

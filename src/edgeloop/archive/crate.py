@@ -4,7 +4,6 @@ https://w3id.org/ro/wfrun/workflow/0.5, which builds on Process Run Crate 0.5, W
 """
 
 import json
-import mimetypes
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +22,12 @@ PROFILES = {
 TERMS = "https://w3id.org/ro/terms/workflow-run/context"
 WORKFLOW = f"{SOURCE}/Snakefile"
 LICENSE = "https://spdx.org/licenses/Apache-2.0"
+FORMATS = {
+    "json": "application/json", "jsonl": "application/jsonl", "yaml": "application/yaml", "csv": "text/csv",
+    "tsv": "text/tab-separated-values", "md": "text/markdown", "html": "text/html", "py": "text/x-python",
+    "zip": "application/zip", "png": "image/png", "svg": "image/svg+xml",
+}  # fmt: skip
+BINARY = {"onnx", "pt", "npy"}
 WHAT = {
     ARCHIVE: "what was run: commit, commands, environment, digests of code and weights",
     CONFIG: "the configuration with all defaults",
@@ -100,9 +105,13 @@ def _file(crate: ROCrate, name: str, figures: Mapping[str, Any]) -> Any:
 
 
 def _properties(name: str, figures: Mapping[str, Any]) -> dict[str, Any]:
-    kind = mimetypes.types_map.get(f".{name.rpartition('.')[2]}")
-    described = {"name": WHAT.get(name, name), "contentSize": str(figures["contentSize"]), "sha256": figures["sha256"]}
-    return {**described, **({"encodingFormat": kind} if kind else {})}
+    suffix = name.rpartition("/")[2].rpartition(".")[2]
+    return {
+        "name": WHAT.get(name, name),
+        "contentSize": str(figures["contentSize"]),
+        "sha256": figures["sha256"],
+        "encodingFormat": FORMATS.get(suffix, "application/octet-stream" if suffix in BINARY else "text/plain"),
+    }
 
 
 def _date(time_s: float) -> str:
