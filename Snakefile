@@ -43,6 +43,9 @@ rule all:
     default_target: True
     input:
         "results/summary.json",
+        # Said here too: a folder without Snakemake's notes, as an archive gives, shows by nothing else that a search is to
+        # be longer.
+        HISTORY,
 
 
 # What talks to a device or takes a moment stays where Snakemake runs: compute nodes seldom reach the outside. Everything

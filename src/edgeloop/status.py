@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import psutil
@@ -215,7 +216,6 @@ def _generation(results: Path, folder: Path) -> dict[str, Any]:
         "proposed": len(proposals["proposals"]),
         "budgets": limits,
         "state": read_json(state) if state.exists() else None,
-        "ended_at": state.stat().st_mtime if state.exists() else None,
         "candidates": {name: _candidate(results, name, limits) for name in chosen["candidates"]} if chosen else {},
     }
 
@@ -238,6 +238,7 @@ def _candidate(results: Path, name: str, limits: Mapping[str, Mapping[str, float
         "family": read_json(folder / "genotype.json")["genotype"]["architecture"]["family"],
         "val_rmse": train.get("val_rmse"),
         "parameters": train.get("parameters"),
+        "ended_at": max((record["work"][1] for record in records.values()), default=None),
         "latency_ms": {device: records[device].get("latency_ms") for device in limits if device in records},
     }
 
@@ -307,21 +308,28 @@ def _time_left(records: list[dict[str, Any]], limit: int | None, now: float) -> 
     if not records:
         return None, "nothing is decided yet"
     if ended:
-        span = [next_one - one for one, next_one in zip(begun, begun[1:], strict=False)]
-        if len(ended) == len(records):
-            span.append(ended[-1]["ended_at"] - begun[-1])
-        mean = sum(span) / len(span)
+        # The middle one, and to its last record at most: a search may have rested between two generations, or be
+        # measured again.
+        usual = median(
+            min([record["began_at"] for record in records[number + 1 : number + 2]] + _ends(record)) - record["began_at"]
+            for number, record in enumerate(ended)
+        )
         if limit is None:
-            return None, f"a generation takes {duration(mean)}; how many there may be is not written down"
+            return None, f"a generation takes {duration(usual)}; how many there may be is not written down"
         present = 0.0 if len(ended) == len(records) else now - begun[-1]
-        left = max(0.0, (limit - len(ended)) * mean - min(present, mean))
-        return left, f"at most, at {duration(mean)} a generation; the comparison of the front comes on top"
+        left = max(0.0, (limit - len(ended)) * usual - min(present, usual))
+        return left, f"at most, at {duration(usual)} a generation; the comparison of the front comes on top"
     candidates = list(records[0]["candidates"].values())
     done = sum(entry["feasible"] is not None or entry["reason"] is not None for entry in candidates)
     if not done or limit is None:
         return None, "not known before the first candidate is measured"
     each = (now - begun[0]) / done
     return each * (len(candidates) * limit - done), f"at most, at {duration(each)} a candidate so far"
+
+
+def _ends(record: Mapping[str, Any]) -> list[float]:
+    """When the last record of a generation was made, in a list."""
+    return [max(entry["ended_at"] for entry in record["candidates"].values())] if record["candidates"] else []
 
 
 def duration(seconds: float) -> str:

@@ -33,7 +33,7 @@ def unpack(
 ) -> list[str]:
     """Unpack a sound archive into the new folder `folder`, with its data and all models; what there is to say.
 
-    video: see `data.restore`. All files get the same time, so that none is older than what it was made from.
+    video: see `data.restore`.
     """
     about, config = extract(archive, folder)
     if video:
@@ -42,10 +42,17 @@ def unpack(
     data.restore(folder, config, video, progress)
     said = [*_draw_untrained(folder, about), *_lacking(folder)]
     _restore_packs(folder)
-    now = time.time()
-    for path in [folder, *folder.rglob("*")]:
-        os.utime(path, (now, now))
+    _date(folder)
     return said
+
+
+def _date(folder: Path) -> None:
+    """Give all files of the run the same time, so that none is older than what it was made from; the sources an earlier
+    one, because Snakemake runs a job again whose script is as young as its output."""
+    now = time.time()
+    for path in folder.rglob("*"):
+        age_s = 3600 if path.is_relative_to(folder / SOURCE) else 0
+        os.utime(path, (now - age_s, now - age_s))
 
 
 def _draw_untrained(folder: Path, about: dict[str, Any]) -> Iterator[str]:
