@@ -11,9 +11,12 @@ JOURNAL = Path("logs/journal.jsonl")
 
 def note(folder: Path, command: Sequence[str], config: Mapping[str, Any], cores: int | None) -> None:
     """Add a line to the journal of the run in `folder`: `command` was started there with `config`."""
+    program = Path(command[0])
+    words = [program.parent.name if program.name == "__main__.py" else program.name, *command[1:]]
     entry = {
         "started_at": time.time(),
-        "command": [Path(command[0]).name, *command[1:]],
+        # The folder by no name: it may be moved or copied, and archived elsewhere.
+        "command": [word.replace(str(folder), ".") for word in words],
         "cores": cores,
         "max_generations": config["search"]["max_generations"],
         "generation_size": config["search"]["generation_size"],

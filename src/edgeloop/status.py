@@ -65,7 +65,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class OfDevice:
-    """A device: what it is, what it does now, and how its last measurement went."""
+    """A device: what it is, what it does now, how its last measurement went, and its hottest zone after that."""
 
     name: str
     about: str
@@ -136,7 +136,7 @@ def gather(folder: Path, now: float | None = None) -> Status:
         reasons=dict(Counter(_kind(entry["reason"]) for entry in candidates.values() if entry["reason"])),
         front=_front(candidates),
         hypervolume=next((r["state"]["hypervolume"] for r in reversed(records) if r["state"]), []),
-        devices=[_device(results, name, running) for name in (records[-1]["budgets"] if records else _enrolled(results))],
+        devices=[_device(results, name, running) for name in _devices(results, records)],
         left_s=left_s,
         left_by=left_by,
         finished=finished,
@@ -258,7 +258,8 @@ def _kind(reason: str) -> str:
 def _stages(record: Mapping[str, Any], running: list[Job]) -> list[Stage]:
     """What the present generation's candidates have behind and before them."""
     candidates, stages = record["candidates"], []
-    for stage, shown in [("train", "train"), ("export", "export"), *((d, f"measure on {d}") for d in record["budgets"])]:
+    rows = {"train": "train", "export": "export"} | {device: f"measure on {device}" for device in record["budgets"]}
+    for stage, shown in rows.items():
         results = [entry["records"].get(stage) for entry in candidates.values()]
         names = (stage, f"{stage}_pack") if shown == stage else ("measure",)
         at_work = sum(
@@ -274,8 +275,9 @@ def _stages(record: Mapping[str, Any], running: list[Job]) -> list[Stage]:
 # ---------------------------------------------------------------- devices
 
 
-def _enrolled(results: Path) -> list[str]:
-    return [file.stem for file in sorted(results.glob("devices/*.json"))]
+def _devices(results: Path, records: list[dict[str, Any]]) -> list[str]:
+    """The names of the devices: those that the last decision is about, or those that are enrolled."""
+    return list(records[-1]["budgets"]) if records else [file.stem for file in sorted(results.glob("devices/*.json"))]
 
 
 def _device(results: Path, name: str, running: list[Job]) -> OfDevice:
@@ -294,8 +296,9 @@ def _device(results: Path, name: str, running: list[Job]) -> OfDevice:
     if not measured:
         return OfDevice(name, about, doing)
     last = read_json(measured[-1])
-    after = last.get("telemetry", {}).get("after", {})
-    return OfDevice(name, about, doing, last["work"][1], after.get("thermal_c"), last.get("flags", []))
+    zones = (last.get("telemetry", {}).get("after", {}).get("thermal_c") or {}).values()
+    hottest = max((celsius for celsius in zones if celsius is not None), default=None)
+    return OfDevice(name, about, doing, last["work"][1], hottest, last.get("flags", []))
 
 
 # ---------------------------------------------------------------- time
@@ -310,10 +313,8 @@ def _time_left(records: list[dict[str, Any]], limit: int | None, now: float) -> 
     if ended:
         # The middle one, and to its last record at most: a search may have rested between two generations, or be
         # measured again.
-        usual = median(
-            min([record["began_at"] for record in records[number + 1 : number + 2]] + _ends(record)) - record["began_at"]
-            for number, record in enumerate(ended)
-        )
+        until = [_ends(record) + begun[number + 1 : number + 2] for number, record in enumerate(ended)]
+        usual = median(min(ends) - begin for ends, begin in zip(until, begun, strict=False))
         if limit is None:
             return None, f"a generation takes {duration(usual)}; how many there may be is not written down"
         present = 0.0 if len(ended) == len(records) else now - begun[-1]

@@ -19,7 +19,7 @@ SHOWN = 8
 def add(commands: argparse._SubParsersAction) -> None:
     """Add the command to those of a command line."""
     command = commands.add_parser("status", help="how far the run is, from its files alone")
-    command.add_argument("--directory", type=Path, default=Path(), metavar="RUN", help="the run's folder, or a copy of it")
+    command.add_argument("--directory", type=Path, default=Path(), metavar="RUN", help="its folder, or a copy of that")
     command.add_argument("--watch", action="store_true", help="show it again and again, until Ctrl-C")
     command.add_argument("--every", type=float, default=2.0, metavar="S", help="seconds between two looks (default: 2)")
     command.set_defaults(run=show)
@@ -101,7 +101,8 @@ def _found(status: Status) -> Iterator[RenderableType]:
          *(f"{entry['latency_ms'][device]:.4g}" for device in devices)]
         for entry in status.front[:SHOWN]
     ]  # fmt: skip
-    yield _table([f"front so far, {len(status.front)}", "family", "parameters", "val RMSE", *(f"ms on {d}" for d in devices)], rows)
+    heads = [f"front so far, {len(status.front)}", "family", "parameters", "val RMSE", *(f"ms on {d}" for d in devices)]
+    yield _table(heads, rows)
 
 
 def _devices(status: Status, now: float) -> Iterator[RenderableType]:

@@ -198,5 +198,7 @@ def start_run():
         orphans.begin(Path.cwd(), slurm_run)
     except (orphans.OrphansError, slurm.SlurmError) as error:
         raise WorkflowError(str(error))
-    if any(job.rule.name not in ("all", "archive") for job in workflow.dag.needrun_jobs()):
+    if any(
+        job.rule.name not in ("all", "archive") for job in workflow.dag.needrun_jobs()
+    ):
         journal.note(Path.cwd(), sys.argv, config, workflow.resource_settings.cores)

@@ -224,9 +224,7 @@ def made_besides(wildcards):
     """What the run's folder holds besides the summary and what it rests on: finalists, bundles, the report. An archive
     that is older than one of them is made anew."""
     found = [Path("results/report.html"), *Path("results/finalists").rglob("*")]
-    return [
-        str(file) for file in found if file.is_file() and file.name[0] != "."
-    ]
+    return [str(file) for file in found if file.is_file() and file.name[0] != "."]
 
 
 def sources_to_archive(wildcards):

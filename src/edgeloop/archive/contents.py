@@ -7,7 +7,13 @@ from pathlib import Path
 from edgeloop.journal import JOURNAL
 from edgeloop.records import read_json
 
-LEFT_OUT = ("results/raw/*", "results/packs/*", "results/archive/*", "results/data/*.npy", "results/generations/*/drafts/*")
+LEFT_OUT = (
+    "results/raw/*",
+    "results/packs/*",
+    "results/archive/*",
+    "results/data/*.npy",
+    "results/generations/*/drafts/*",
+)
 """What the rest is enough to make again: video, its clips (`prepare`), copies of what lies among the candidates."""
 MODELS = ("weights.pt", "model.onnx")
 TEXT = {".json", ".jsonl", ".csv", ".tsv", ".txt", ".md", ".html", ".svg", ".yaml", ".py"}

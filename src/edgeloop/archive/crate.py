@@ -67,10 +67,7 @@ def describe(about: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]) -
         properties={**_properties(WORKFLOW, files[WORKFLOW]), "name": "edgeloop", "version": about["commit"]},
     )  # fmt: skip
     crate.mainEntity = workflow
-    devices = [
-        crate.add(_entity(crate, f"#device-{name}", "IndividualProduct", name=name, additionalProperty=_facts(crate, name, facts)))
-        for name, facts in about["devices"].items()
-    ]
+    devices = [_device(crate, name, facts) for name, facts in about["devices"].items()]
     action = crate.add_action(
         workflow,
         identifier=f"#run-{about['lineage']}",
@@ -92,12 +89,13 @@ def _entity(crate: ROCrate, identity: str, kind: str, **properties: Any) -> Cont
     return ContextEntity(crate, identity, properties={"@type": kind, **properties})
 
 
-def _facts(crate: ROCrate, device: str, facts: Mapping[str, Any]) -> list[ContextEntity]:
-    return [
+def _device(crate: ROCrate, device: str, fingerprint: Mapping[str, Any]) -> ContextEntity:
+    facts = [
         crate.add(_entity(crate, f"#device-{device}-{key}", "PropertyValue", name=key, value=json.dumps(value)))
-        for key, value in facts.items()
+        for key, value in fingerprint.items()
         if value is not None
     ]
+    return crate.add(_entity(crate, f"#device-{device}", "IndividualProduct", name=device, additionalProperty=facts))
 
 
 def _file(crate: ROCrate, name: str, figures: Mapping[str, Any]) -> Any:
@@ -137,7 +135,8 @@ def problems(text: bytes, files: Mapping[str, str]) -> list[str]:
     if missing:
         return [f"{METADATA} lacks the entity {name}" for name in missing]
     root = entities["./"]
-    return [f"{METADATA}: {said}" for said in [*_of_root(entities, root), *_of_run(entities, root), *_of_files(entities, files)]]
+    found = [*_of_root(entities, root), *_of_run(entities, root), *_of_files(entities, files)]
+    return [f"{METADATA}: {said}" for said in found]
 
 
 def _of_root(entities: Mapping[str, Any], root: Mapping[str, Any]) -> list[str]:
@@ -149,9 +148,11 @@ def _of_root(entities: Mapping[str, Any], root: Mapping[str, Any]) -> list[str]:
         said.append("it is not about ./")
     if f"https://w3id.org/ro/crate/{RO_CRATE}" not in _ids(descriptor.get("conformsTo")):
         said.append(f"it does not conform to RO-Crate {RO_CRATE}")
-    said += [f"the root lacks {key}" for key in ("name", "description", "datePublished", "license") if not root.get(key)]
+    needed = ("name", "description", "datePublished", "license")
+    said += [f"the root lacks {key}" for key in needed if not root.get(key)]
     said += [f"it does not claim the profile {name}" for name in PROFILES if name not in claims]
-    said += [f"the profile {name} is no CreativeWork" for name in claims if "CreativeWork" not in _kinds(entities.get(name, {}))]
+    unknown = [name for name in claims if "CreativeWork" not in _kinds(entities.get(name, {}))]
+    said += [f"the profile {name} is no CreativeWork" for name in unknown]
     try:
         datetime.fromisoformat(root.get("datePublished", ""))
     except (ValueError, TypeError):

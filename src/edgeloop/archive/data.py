@@ -1,4 +1,4 @@
-"""The data of an archived run, made again: an archive holds no video and no clips, but what tells whether they are the same."""
+"""The data of an archived run, made again. An archive has no video and no clips, but the fingerprint of the clips."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence

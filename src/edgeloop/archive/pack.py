@@ -11,9 +11,21 @@ import yaml
 
 from edgeloop import journal
 from edgeloop.archive import (
-    ARCHIVE, CHECKSUMS, CONFIG, ENVIRONMENT, METADATA, PATCH, SOURCE, SPACE, ArchiveError, code, contents, crate,
-    name_of, sources,
-)  # fmt: skip
+    ARCHIVE,
+    CHECKSUMS,
+    CONFIG,
+    ENVIRONMENT,
+    METADATA,
+    PATCH,
+    SOURCE,
+    SPACE,
+    ArchiveError,
+    code,
+    contents,
+    crate,
+    name_of,
+    sources,
+)
 from edgeloop.archive.container import Entry, write
 from edgeloop.archive.privacy import Private, portable_config, refuse_keys
 from edgeloop.records import SCHEMA_VERSION, read_json
@@ -38,7 +50,8 @@ def pack(target: Path, *, run: Path, root: Path, config: Mapping[str, Any], spac
         figures[name] = {"contentSize": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     metadata = crate.describe(about, figures)
     entries[METADATA] = Entry(METADATA, lambda: metadata)
-    sums = {**{name: entry["sha256"] for name, entry in figures.items()}, METADATA: hashlib.sha256(metadata).hexdigest()}
+    sums = {name: entry["sha256"] for name, entry in figures.items()}
+    sums[METADATA] = hashlib.sha256(metadata).hexdigest()
     listed = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())).encode()
     entries[CHECKSUMS] = Entry(CHECKSUMS, lambda: listed)
     digest = write(target, entries.values())

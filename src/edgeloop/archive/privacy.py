@@ -21,6 +21,7 @@ OF_THE_PLACE = (
 )  # fmt: skip
 """Keys of a device's entry that say how it is reached from where the run was."""
 KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")
+OTHER_PATH = re.compile(r"(?<![\w.~/-])/(?:[^\s/'\"=:,{}]+/)*([^\s/'\"=:,{}]+)")
 # Where a name ends: `/home/ann` is in `/home/ann/x` and in "/home/ann", not in `/home/anne`; 10.0.0.7 not in 10.0.0.71.
 A_PATH, AN_ADDRESS, ITS_END = r"(?<![\w~])", r"(?:[\w.-]+@)?(?<![\w.-])", r"(?![\w-]|\.\w)"
 
@@ -79,7 +80,7 @@ class Private:
 
     def command(self, words: Sequence[str]) -> list[str]:
         """The words of a command; other absolute paths in it keep their last part."""
-        return [re.sub(r"(?<![\w.~/-])/(?:[^\s/'\"=:,{}]+/)*([^\s/'\"=:,{}]+)", r"\1", self.text(word)) for word in words]
+        return [OTHER_PATH.sub(r"\1", self.text(word)) for word in words]
 
     def check(self, name: str, content: bytes) -> None:
         """Raise ArchiveError when the file `name` of the run still tells a private place."""
@@ -87,8 +88,8 @@ class Private:
         for pattern, _ in self._replacements:
             if found := pattern.search(told):
                 raise ArchiveError(
-                    f"{name} cannot be archived: it holds {found.group()!r}, which names a place of this machine or the "
-                    "way to a device. Remove it from there, or the file from the run's folder"
+                    f"{name} cannot be archived: it holds {found.group()!r}, which names a place of this machine or "
+                    "the way to a device. Remove it from there, or the file from the run's folder"
                 )
 
 

@@ -49,7 +49,8 @@ class History:
 
     def decision(self, number: int) -> Verdict:
         """Whether generation `number` is proposed and chosen the same."""
-        proposals, population = (read_json(self.folders[number] / f"{part}.json") for part in ("proposals", "population"))
+        folder = self.folders[number]
+        proposals, population = read_json(folder / "proposals.json"), read_json(folder / "population.json")
         settings = population["settings"]
         if newer := self._newer(number, proposals["decided_at"], population["decided_at"]):
             return Verdict(number, None, f"not decided anew: {newer} has been made again since")

@@ -52,9 +52,7 @@ def reproduce(
     else:
         settings = {key: value for key, value in config["training"].items() if key not in ("pack", "gpus", "processes")}
         splits = (open_split(run / "results/data", part) for part in ("train", "validation"))
-        now = training.train(
-            genotype, *splits, training.Settings(**settings), weights_path=weights, progress=progress
-        )  # fmt: skip
+        now = training.train(genotype, *splits, training.Settings(**settings), weights_path=weights, progress=progress)
     elsewhere = [key for key in PLACE if then.get(key) != now.get(key)]
     # A few kernels of CUDA have no deterministic twin.
     exact = not elsewhere and not str(then.get("device")).startswith("cuda")
@@ -72,7 +70,8 @@ def _to_the_last_bit(then: Mapping[str, Any], now: Mapping[str, Any], weights: s
         said.append(f"the weights have sha256 {made[:12]}, expected {weights[:12]}")
     same = not said
     if same:
-        said = [f"the same to the last bit: {_figure(now)}, weights with sha256 {made[:12]}, on {now.get('device', 'any CPU')}"]
+        where = now.get("device", "any CPU")
+        said = [f"the same to the last bit: {_figure(now)}, weights with sha256 {made[:12]}, on {where}"]
     return Comparison(same, True, said)
 
 
@@ -83,7 +82,8 @@ def _within(then: Mapping[str, Any], now: Mapping[str, Any], tolerance: float, e
         return Comparison(same, False, [*said, f"status was {then['status']}, is {now['status']}"])
     difference = abs(now["val_rmse"] / then["val_rmse"] - 1)
     said.append(
-        f"val_rmse was {then['val_rmse']:.6f}, is {now['val_rmse']:.6f}: {difference:.2%} apart, at most {tolerance:.2%} expected"
+        f"val_rmse was {then['val_rmse']:.6f}, is {now['val_rmse']:.6f}: {difference:.2%} apart, "
+        f"at most {tolerance:.2%} expected"
     )
     return Comparison(difference <= tolerance, False, said)
 

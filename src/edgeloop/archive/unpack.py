@@ -75,13 +75,12 @@ def _draw_untrained(folder: Path, about: dict[str, Any]) -> Iterator[str]:
 
 
 def _lacking(folder: Path) -> Iterator[str]:
-    lacking = [
-        name for name in contents.candidates(folder) if not (folder / "results/candidates" / name / "weights.pt").exists()
-    ]
+    places = {name: folder / "results/candidates" / name for name in contents.candidates(folder)}
+    lacking = [name for name, place in places.items() if not (place / "weights.pt").exists()]
     if lacking:
         yield (
-            f"{len(lacking)} candidates came without their weights (archive.models: front): a search that goes on trains "
-            f"them again: {', '.join(lacking)}"
+            f"{len(lacking)} candidates came without their weights (archive.models: front): a search that goes on "
+            f"trains them again: {', '.join(lacking)}"
         )
 
 

@@ -63,5 +63,5 @@ def summary(path: Path) -> str:
     with Reader(path) as archive:
         names = archive.names()
         about = json.loads(archive.read(ARCHIVE))
-    changed = f" with {len(about['changed'])} files changed" if about["changed"] else ""
-    return f"{about['name']}, commit {about['commit'][:12]}{changed}, {len(about['weights'])} networks, {len(names)} files"
+    commit = about["commit"][:12] + (f" with {len(about['changed'])} files changed" if about["changed"] else "")
+    return f"{about['name']}, commit {commit}, {len(about['weights'])} networks, {len(names)} files"
