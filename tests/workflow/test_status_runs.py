@@ -80,7 +80,7 @@ def test_of_a_run_in_progress_it_shows_jobs_and_of_a_killed_one_how_to_go_on(tmp
     looks = []
     try:
         deadline = time.monotonic() + 300
-        while not looks or not re.search(r"running: (train|export)", looks[-1]):
+        while not looks or not re.search(r"\nthis generation (.|\n)*running: .*(train|export|measure)", looks[-1]):
             assert process.poll() is None and time.monotonic() < deadline, looks[-3:]
             looks.append(status(run.folder, run))
             time.sleep(0.2)
@@ -92,8 +92,8 @@ def test_of_a_run_in_progress_it_shows_jobs_and_of_a_killed_one_how_to_go_on(tmp
     killed = status(run.folder, run)
     last = looks[-1]
     assert f"running (PID {process.pid})" in last and "generation 1 of 2" in last
-    rows = {row[0]: row for row in re.findall(r"^(train|export) +(\d+) +(\d+) +(\d+) +(\d+)$", last, re.MULTILINE)}
-    assert sum(map(int, rows["train"][1:])) == 2 and sum(map(int, rows["export"][1:])) == 2
+    rows = {row[0]: row[1:] for row in re.findall(r"^(train|export) +(\d+) +(\d+) +(\d+) +(\d+)$", last, re.MULTILINE)}
+    assert [sum(map(int, rows[stage])) for stage in ("train", "export")] == [2, 2]
     assert "time left: " in last
     assert any(re.search(r"running: .*(simulate|prepare)", look) for look in looks)
     assert "running (PID" not in of_the_copy and "last sign of life" in of_the_copy
