@@ -51,18 +51,20 @@ class History:
         """Whether generation `number` is proposed and chosen the same."""
         folder = self.folders[number]
         proposals, population = read_json(folder / "proposals.json"), read_json(folder / "population.json")
-        settings = population["settings"]
-        if newer := self._newer(number, proposals["decided_at"], population["decided_at"]):
+        if newer := self._newer(number, proposals, population):
             return Verdict(number, None, f"not decided anew: {newer} has been made again since")
+        settings = proposals["settings"]
         previous = self._before(number, settings)
         if proposals["stop"]:
-            return Verdict(number, not population["candidates"], f"the search had ended: {proposals['reason']}")
+            return Verdict(number, previous["stop"], f"the search ends, as it did: {proposals['reason']}")
         proposed = decide.propose(
             self._known(previous, settings), count=settings["pool"] or settings["generation_size"], generation=number,
             **self._strategy(settings),
         )  # fmt: skip
         if proposed != proposals["proposals"]:
             return Verdict(number, False, f"other proposals: {_first_difference(proposed, proposals['proposals'])}")
+        settings = population["settings"]
+        previous = self._before(number, settings)
         screened = state.with_screening(previous, self._screening(number, settings), proposals["to_screen"])
         chosen = decide.choose(
             self._known(screened, settings), proposed, count=settings["generation_size"], generation=number,
@@ -139,14 +141,17 @@ class History:
         search = self.config["search"]
         return {"name": search["strategy"], "seed": search["seed"], "options": settings["options"]}
 
-    def _newer(self, number: int, proposed_at: float, chosen_at: float) -> str | None:
+    def _newer(self, number: int, proposals: Mapping[str, Any], population: Mapping[str, Any]) -> str | None:
         """A file that the decision on generation `number` rests on, and that is younger than it."""
-        ages = {file: chosen_at for folder in self.folders[: number + 1] for file in folder.glob("screening.*.json")}
+        devices = population["settings"]["budgets"]
+        screening = [folder / f"screening.{device}.json" for folder in self.folders[: number + 1] for device in devices]
+        ages = dict.fromkeys(screening, population["decided_at"])
         for folder in self.folders[:number]:
             for candidate in read_json(folder / "population.json")["candidates"]:
                 records = self.run / "results/candidates" / candidate
-                files = [records / "train.json", records / "export.json", *records.glob("measure.*.json")]
-                ages |= dict.fromkeys(files, proposed_at)
+                measured = [records / f"measure.{device}.json" for device in devices]
+                files = [records / "train.json", records / "export.json", *measured]
+                ages |= dict.fromkeys(files, proposals["decided_at"])
         younger = (file for file, decided_at in sorted(ages.items()) if read_json(file)["work"][1] > decided_at)
         return next((str(file.relative_to(self.run / "results")) for file in younger), None)
 
