@@ -155,12 +155,16 @@ def _life(folder: Path, now: float) -> tuple[bool | None, str]:
         return None, f"started on {run['host']}, {silent}"
     try:
         process = psutil.Process(run["pid"])
-        here = abs(process.create_time() - run["started"]) < 1 and Path(process.cwd()) == folder.resolve()
+        if abs(process.create_time() - run["started"]) > 1:
+            return False, f"not running, {silent}"  # the number is another process's by now
+        place = Path(process.cwd())
     except psutil.AccessDenied:
         return None, silent
     except psutil.NoSuchProcess:
-        here = False
-    return (True, f"running (PID {run['pid']})") if here else (False, f"not running, {silent}")
+        return False, f"not running, {silent}"
+    if place != folder.resolve():
+        return None, f"a copy of {place}, {silent}"
+    return True, f"running (PID {run['pid']})"
 
 
 def _signs(folder: Path) -> Iterator[Path]:
