@@ -37,6 +37,7 @@ include: "workflow/rules/measure.smk"
 include: "workflow/rules/select.smk"
 include: "workflow/rules/conclude.smk"
 include: "workflow/rules/finalists.smk"
+include: "workflow/rules/archive.smk"
 
 
 rule all:
@@ -44,6 +45,9 @@ rule all:
     input:
         "results/summary.json",
         bundles,
+        # Said here too: a folder without Snakemake's notes, as an archive gives, shows by nothing else that a search is to
+        # be longer.
+        HISTORY,
 
 
 # What talks to a device or takes a moment stays where Snakemake runs: compute nodes seldom reach the outside. Everything
@@ -65,6 +69,7 @@ localrules:
     measure_finalist,
     bundle,
     summarise,
+    archive,
 
 
 onstart:

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -96,11 +96,19 @@ class Session:
             "enrolled_at": _now(),
         }
 
-    def measure(self, jobs: Sequence[Job], timing: Timing, *, enrolment: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def measure(
+        self,
+        jobs: Sequence[Job],
+        timing: Timing,
+        *,
+        enrolment: Mapping[str, Any],
+        progress: Callable[..., Iterator[tuple[int, dict[str, Any]]]] | None = None,
+    ) -> list[dict[str, Any]]:
         """One record for each job, in order. `latency_ms` is steady under load and comparable with that of every other
         session with the same `enrolment`; the other latencies are raw, of this session.
 
         A job that fails on the device gives a record with `status: failed` and its `reason`, and the others go on.
+        `progress(items, total=, label=, unit=)` passes on what is measured, and tells how far that is.
         EdgeError where the device itself fails; FileNotFoundError for a job's file that is not there."""
         if not jobs:
             return []
@@ -115,9 +123,22 @@ class Session:
                     entry[role] = wire.file_sha256(Path(path))
                     files[entry[role]] = Path(path)
             wired.append(entry)
+        measured = self._measured(jobs, wired, files, enrolment)
+        if progress is not None:
+            measured = progress(measured, total=len(jobs), label=f"measure on {self.device.name}", unit="network")
+        records = dict(measured)
+        return [records[index] for index in range(len(jobs))]
+
+    def _measured(
+        self,
+        jobs: Sequence[Job],
+        wired: Sequence[Mapping[str, Any]],
+        files: Mapping[str, Path | bytes],
+        enrolment: Mapping[str, Any],
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The records of the jobs, by their place, as they come."""
         runner_sha256 = wire.file_sha256(wire.RUNNER)
         fingerprint: dict[str, Any] = {}
-        records: dict[int, dict[str, Any]] = {}
         for event in self._run(wired, files):
             if event["event"] == "fingerprint":
                 fingerprint = event["fingerprint"]
@@ -135,8 +156,7 @@ class Session:
                 "runner_sha256": runner_sha256,
                 "measured_at": _now(),
             }
-            records[index] = self._record(event, fingerprint, enrolment, common)
-        return [records[index] for index in range(len(jobs))]
+            yield index, self._record(event, fingerprint, enrolment, common)
 
     @property
     def _name(self) -> str:

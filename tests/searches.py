@@ -53,6 +53,15 @@ class Run:
         """How many jobs of each rule a run did execute."""
         return Counter(re.findall(r"Finished jobid: \d+ \(Rule: (\w+)\)", output))
 
+    def edgeloop(self, *arguments, code=0):
+        """What `python -m edgeloop` says in the folder of the run."""
+        done = subprocess.run(
+            [sys.executable, "-m", "edgeloop", *map(str, arguments)],
+            cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=400,
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
     def path(self, name):
         return self.folder / "results" / name
 
@@ -64,6 +73,8 @@ class Run:
 def copy_sources(folder):
     """A copy of all that a run needs of the repository: a test may edit it."""
     for name in (
+        ".gitignore",
+        "LICENSE",
         "Snakefile",
         "config",
         "data/raise-lpbf",
@@ -82,3 +93,10 @@ def copy_sources(folder):
         else:
             shutil.copy2(origin, target)
     return folder
+
+
+def commit(folder):
+    """Put all that lies in `folder` under git."""
+    identity = ("-c", "user.name=tests", "-c", "user.email=tests@localhost")
+    for words in (("init", "--quiet"), ("add", "--all"), (*identity, "commit", "--quiet", "--message", "sources")):
+        subprocess.run(["git", *words], cwd=folder, check=True)

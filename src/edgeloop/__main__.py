@@ -1,14 +1,16 @@
 """Command line, to be used in the folder of a run.
 
-``files STAGE [GENERATION]`` prints the files of one stage, for Snakemake's -R. ``orphans [--cancel]`` lists or ends
-what a run that was killed has left at work.
+``status [--watch]`` tells how far a run is. ``files STAGE [GENERATION]`` prints the files of one stage, for Snakemake's
+-R. ``orphans [--cancel]`` lists or ends what a run that was killed has left at work. ``verify``, ``replay``,
+``reproduce`` and ``unpack`` take a file that ``snakemake archive`` has written.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from edgeloop import orphans
+from edgeloop import orphans, status_view
+from edgeloop.archive import commands as archive_commands
 from edgeloop.populations import Populations
 from edgeloop.records import read_json
 from edgeloop.slurm import SlurmError
@@ -58,22 +60,33 @@ def main() -> int:
     command = commands.add_parser("files", help="print the files that a stage has made")
     command.add_argument("stage", choices=[*GENERATION_FILES, *CANDIDATE_FILES])
     command.add_argument("generation", type=int, nargs="?", help="all generations when left out")
+    command.set_defaults(run=_files)
     command = commands.add_parser("orphans", help="jobs and processes that a killed run has left at work")
     command.add_argument("--cancel", action="store_true", help="end them, and wait until they are gone")
     command.add_argument(
         "--force", action="store_true", help="the run was started on another machine, and is dead there"
     )
+    command.set_defaults(run=_orphans)
+    status_view.add(commands)
+    archive_commands.add(commands)
     options = parser.parse_args()
     try:
-        if options.command == "files":
-            print(*files(options.stage, options.generation))
-        elif options.cancel:
-            print(f"edgeloop: {orphans.cancel(Path.cwd(), force=options.force)} jobs and processes ended")
-        else:
-            print(*orphans.describe(Path.cwd()) or ["nothing is left at work"], sep="\n")
+        return options.run(options)
     except (ValueError, orphans.OrphansError, SlurmError) as error:
         print(f"edgeloop: {error}", file=sys.stderr)
         return 1
+
+
+def _files(options: argparse.Namespace) -> int:
+    print(*files(options.stage, options.generation))
+    return 0
+
+
+def _orphans(options: argparse.Namespace) -> int:
+    if options.cancel:
+        print(f"edgeloop: {orphans.cancel(Path.cwd(), force=options.force)} jobs and processes ended")
+    else:
+        print(*orphans.describe(Path.cwd()) or ["nothing is left at work"], sep="\n")
     return 0
 
 

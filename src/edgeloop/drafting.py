@@ -1,7 +1,7 @@
 """Exporting many untrained networks at once, for screening."""
 
 import multiprocessing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -10,10 +10,17 @@ from typing import Any
 from edgeloop.records import failed, write_json
 
 
-def draft_all(architectures: Mapping[str, Mapping[str, Any]], folder: Path, *, processes: int) -> dict[str, str]:
+def draft_all(
+    architectures: Mapping[str, Mapping[str, Any]],
+    folder: Path,
+    *,
+    processes: int,
+    progress: Callable[..., Iterator[str | None]] | None = None,
+) -> dict[str, str]:
     """Export each of `architectures` (by id) to ``folder/{id}.onnx`` with untrained weights.
 
-    One that cannot be exported leaves ``folder/{id}.failed.json``; the reasons are returned by id.
+    One that cannot be exported leaves ``folder/{id}.failed.json``; the reasons are returned by id. `progress` is
+    `edgeloop.progress.progress`, or None for silence.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not architectures:
@@ -22,11 +29,10 @@ def draft_all(architectures: Mapping[str, Mapping[str, Any]], folder: Path, *, p
     # Forked before PyTorch is imported: a spawned process would run the caller's script again.
     workers = min(processes, -(-len(architectures) // 2))
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork")) as pool:
-        reasons = dict(
-            zip(
-                architectures, pool.map(partial(_draft, folder), *zip(*architectures.items(), strict=True)), strict=True
-            )
-        )
+        found = pool.map(partial(_draft, folder), *zip(*architectures.items(), strict=True))
+        if progress is not None:
+            found = progress(found, total=len(architectures), label="draft", unit="network")
+        reasons = dict(zip(architectures, found, strict=True))
     return {name: reason for name, reason in reasons.items() if reason}
 
 

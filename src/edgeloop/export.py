@@ -104,6 +104,7 @@ def write(model: nn.Module, path: str | Path, *, frames: int) -> dict[str, Any]:
             verbose=False,
         )
     graph = program.model_proto
+    _forget_places(graph.graph)
     with atomic(path) as temporary:
         onnx.save_model(graph, temporary, save_as_external_data=False)
         onnx.checker.check_model(str(temporary), full_check=True)
@@ -115,6 +116,15 @@ def write(model: nn.Module, path: str | Path, *, frames: int) -> dict[str, Any]:
         "opset": next(o.version for o in graph.opset_import if o.domain in ("", "ai.onnx")),
         "operators": dict(sorted(operators.items())),
     }
+
+
+def _forget_places(graph: onnx.GraphProto) -> None:
+    """Remove the exporter's notes on each node: stack traces, with the paths of the machine that exported."""
+    for node in graph.node:
+        del node.metadata_props[:]
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                _forget_places(inner)
 
 
 _ORT_ERRORS = (

@@ -20,6 +20,20 @@ def rungs(population: Mapping[str, Any]) -> list[int]:
     return population.get("halving", {}).get("epochs", [])
 
 
+def stages(folder: Path, population: Mapping[str, Any]) -> dict[int | None, list[str]]:
+    """The candidates that are trained up to each rung and, last, in full: as far as it is decided by the files in the
+    generation's `folder`."""
+    found: dict[int | None, list[str]] = {}
+    entrants = population["candidates"]
+    for rung in [*rungs(population), FULL]:
+        found[rung] = entrants
+        promoted = folder / f"promoted.{rung}.json"
+        if not promoted.exists():
+            break
+        entrants = read_json(promoted)["candidates"]
+    return found
+
+
 def cut(candidates: Sequence[str], size: int) -> dict[str, list[str]]:
     """`candidates` in their order, cut into packs of `size` members (the last may be smaller), by the pack's id."""
     pieces = (list(candidates[first : first + size]) for first in range(0, len(candidates), size))
@@ -71,7 +85,7 @@ class Populations:
         return found[1] if found else None
 
     def _is_as_read(self, file: Path) -> bool:
-        return _changed_at(file) == self._read[file]
+        return _changed_at(file) == self._read.get(file)
 
     def _refresh(self) -> None:
         decided = sorted(self._folder.glob("*/population.json"))
@@ -83,19 +97,17 @@ class Populations:
             table.clear()
         for file in decided:
             population = read_json(file)
-            entrants = [candidate for candidate in population["candidates"] if candidate not in self._rungs]
-            self._rungs |= {candidate: (file, rungs(population)) for candidate in entrants}
+            new = {candidate for candidate in population["candidates"] if candidate not in self._rungs}
+            self._rungs |= {candidate: (file, rungs(population)) for candidate in new}
+            if (size := population.get("pack", 1)) == 1:
+                continue
             source = file
-            for rung in [*rungs(population), FULL]:
-                if (size := population.get("pack", 1)) > 1:
-                    packs = cut(entrants, size)
-                    self._members |= packs
-                    for pack, members in packs.items():
-                        self._packs |= {(member, rung): (source, pack) for member in members}
+            for rung, entrants in stages(file.parent, population).items():
+                packs = cut([candidate for candidate in entrants if candidate in new], size)
+                self._members |= packs
+                for pack, members in packs.items():
+                    self._packs |= {(member, rung): (source, pack) for member in members}
                 source = file.with_name(f"promoted.{rung}.json")
-                if source not in files:
-                    break
-                entrants = read_json(source)["candidates"]
 
 
 def _changed_at(file: Path) -> int:

@@ -26,6 +26,18 @@ def test_networks_become_files_that_run_and_an_impossible_one_a_failed_record(tm
     assert len(list((tmp_path / "drafts").iterdir())) == 3
 
 
+def test_progress_is_told_of_each_network(tmp_path):
+    told = []
+
+    def progress(items, *, total, label, unit):
+        for item in items:
+            yield item
+            told.append((label, unit, total))
+
+    draft_all({"a" * 12: entry(), "b" * 12: entry(kernel=4)}, tmp_path / "drafts", processes=1, progress=progress)
+    assert told == [("draft", "network", 2)] * 2
+
+
 def test_nothing_to_draft_is_an_empty_folder(tmp_path):
     assert draft_all({}, tmp_path / "drafts", processes=2) == {}
     assert list((tmp_path / "drafts").iterdir()) == []

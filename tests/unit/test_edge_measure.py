@@ -127,6 +127,22 @@ def test_a_record_has_raw_samples_percentiles_and_the_paired_figure(tmp_path, en
     assert record["telemetry"]["before"]["time_s"] < record["telemetry"]["after"]["time_s"]
 
 
+def test_progress_is_told_of_each_model(tmp_path, enrolment):
+    told = []
+
+    def progress(items, *, total, label, unit):
+        for item in items:
+            yield item
+            told.append((label, unit, total))
+
+    device, model = local(tmp_path), linear(tmp_path / "m.onnx")
+    with edge.connect(device) as session:
+        jobs = [edge.Job(model), edge.Job(linear(tmp_path / "n.onnx", scale=0.02))]
+        records = session.measure(jobs, QUICK, enrolment=enrolment, progress=progress)
+    assert [record["model"] for record in records] == ["m.onnx", "n.onnx"]
+    assert told == [(f"measure on {device.name}", "network", 2)] * 2
+
+
 def test_the_reference_measured_as_a_model_is_as_fast_as_itself(tmp_path, enrolment):
     path = tmp_path / "reference.onnx"
     path.write_bytes(reference_model())

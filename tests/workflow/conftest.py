@@ -3,13 +3,15 @@
 import shutil
 
 import pytest
-from searches import Run, copy_sources
+from searches import Run, commit, copy_sources
 
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory):
-    """A copy of the sources: a test may edit them (see `edited`) while others are as they are."""
-    return copy_sources(tmp_path_factory.mktemp("source"))
+    """A checkout of the sources: a test may edit them (see `edited`) while others are as they are."""
+    folder = copy_sources(tmp_path_factory.mktemp("source"))
+    commit(folder)
+    return folder
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Where jobs run and what they ask for there. On one machine only the number of threads counts."""
 
 import os
+import sys
 from functools import cache
 
 from snakemake.logging import logger
@@ -229,3 +230,7 @@ def start_run():
         orphans.begin(Path.cwd(), slurm_run)
     except (orphans.OrphansError, slurm.SlurmError) as error:
         raise WorkflowError(str(error))
+    if any(
+        job.rule.name not in ("all", "archive") for job in workflow.dag.needrun_jobs()
+    ):
+        journal.note(Path.cwd(), sys.argv, config, workflow.resource_settings.cores)

@@ -8,8 +8,9 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from edge import Device
-from edgeloop import apart, summary, yamlfile
+from edgeloop import apart, journal, summary, yamlfile
 from edgeloop import config as configuration
+from edgeloop.archive import ArchiveError, name_of, sources
 from edgeloop.fingerprint import code
 from edgeloop.populations import FULL, Populations, rungs
 from edgeloop.records import candidate_id
@@ -334,6 +335,24 @@ def way_to_device(wildcards):
         for key, value in config["devices"][wildcards.device].items()
         if key not in costs.BUDGET_KEYS
     }
+
+
+# ---------------------------------------------------------------- archive
+
+
+def made_besides(wildcards):
+    """What the run's folder holds besides the summary and what it rests on: finalists, bundles, the report. An archive
+    that is older than one of them is made anew."""
+    found = [Path("results/report.html"), *Path("results/finalists").rglob("*")]
+    return [str(file) for file in found if file.is_file() and file.name[0] != "."]
+
+
+def sources_to_archive(wildcards):
+    """The commit of the sources, and what is changed there where that may be archived."""
+    try:
+        return sources.require_clean(ROOT, config["archive"]["changes"])
+    except ArchiveError as error:
+        raise WorkflowError(str(error))
 
 
 def print_summary():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import edge
 from edgeloop import log
+from edgeloop.progress import progress
 from edgeloop.records import ok, read_json, write_json
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ with edge.connect(device) as session:
         [edge.Job(file) for file in compared.values()],
         edge.Timing(**snakemake.params.timing),
         enrolment=read_json(snakemake.input.enrolment),
+        progress=progress,
     )
 write_json(
     snakemake.output[0],

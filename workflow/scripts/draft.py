@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgeloop import log
 from edgeloop.drafting import draft_all
+from edgeloop.progress import progress
 from edgeloop.records import read_json
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 logger = log.start(snakemake.log[0], "draft")
 architectures = read_json(snakemake.input[0])["to_screen"]
-failures = draft_all(architectures, Path(snakemake.output[0]), processes=snakemake.threads)
+failures = draft_all(architectures, Path(snakemake.output[0]), processes=snakemake.threads, progress=progress)
 for name, reason in failures.items():
     logger.info("%s cannot be exported: %s", name, reason)
 logger.debug("%d architectures exported by %s", len(architectures) - len(failures), sys.executable)

@@ -19,16 +19,7 @@ if TYPE_CHECKING:
 logger = log.start(snakemake.log[0], "promote")
 population, rung = read_json(snakemake.input.population), int(snakemake.wildcards.rung)
 records = {Path(file).parent.name: read_json(file) for file in snakemake.input.records}
-costs = dict(zip(population["candidates"], population["costs"], strict=True))
-if None in costs.values():  # not screened
-    costs = dict.fromkeys(costs, ())
-promoted = halving.promote(
-    {
-        name: [record["val_rmse"], *costs[name]] if record["status"] == "ok" else None
-        for name, record in records.items()
-    },
-    population["halving"]["factor"],
-)
+promoted = halving.decide(population, records)
 write_json(
     snakemake.output[0],
     {

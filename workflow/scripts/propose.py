@@ -22,13 +22,14 @@ logger = log.start(snakemake.log[0], "propose")
 generation = int(snakemake.wildcards.gen)
 search, pool = snakemake.config["search"], snakemake.config["screening"]["pool"]
 previous = read_json(snakemake.input.state) if snakemake.input.get("state") else state.empty()
+earlier = read_json(snakemake.input.warm_start)
 space_file = configuration.find(snakemake.config["space"], Path.cwd(), Path(snakemake.scriptdir).resolve().parents[1])
 
 proposals = []
 if not previous["stop"]:
     space = configuration.load_space(space_file)
     proposals = decide.propose(
-        decide.known(snakemake.config, space, previous, read_json(snakemake.input.warm_start)),
+        decide.known(snakemake.config, space, previous, earlier),
         name=search["strategy"],
         options=search["options"],
         seed=search["seed"],
@@ -47,6 +48,7 @@ write_json(
         "generation": generation,
         "decided_at": time.time(),
         "search": identity.identity(snakemake.config, space_file),
+        "settings": decide.settings(snakemake.config, earlier),
         "parent": previous["lineage"],
         "stop": previous["stop"],
         "reason": previous["reason"],

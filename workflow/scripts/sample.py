@@ -6,6 +6,7 @@ out:  the generation's population, empty when the search has ended; and, beside 
 Settings come from the config, not from params: changing one must not undo a decision that was taken (see propose.smk).
 """
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 logger = log.start(snakemake.log[0], "sample")
 search = snakemake.config["search"]
 previous = read_json(snakemake.input.state) if snakemake.input.get("state") else state.empty()
-proposals = read_json(snakemake.input.proposals)
+proposals, earlier = read_json(snakemake.input.proposals), read_json(snakemake.input.warm_start)
 screening = snakemake.config["screening"]["pool"] > 0
 space = configuration.load_space(
     configuration.find(snakemake.config["space"], Path.cwd(), Path(snakemake.scriptdir).resolve().parents[1])
@@ -32,7 +33,7 @@ known = decide.known(
     snakemake.config,
     space,
     state.with_screening(previous, records, proposals["to_screen"]),
-    read_json(snakemake.input.warm_start),
+    earlier,
 )
 costs = {name: architecture.costs for name, architecture in known.screened.items()}
 
@@ -66,6 +67,8 @@ write_json(
     {
         "schema_version": SCHEMA_VERSION,
         "generation": proposals["generation"],
+        "decided_at": time.time(),
+        "settings": decide.settings(snakemake.config, earlier),
         "parent": proposals["parent"],
         "candidates": [candidate_id(genotype) for genotype in chosen],
         "genotypes": chosen,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import edge
 from edgeloop import log
+from edgeloop.progress import progress
 from edgeloop.records import failed, ok, read_json, write_json
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if drafted:
             [edge.Job(file) for file in drafted.values()],
             edge.Timing(**snakemake.params.timing),
             enrolment=read_json(snakemake.input.enrolment),
+            progress=progress,
         )
     found |= dict(zip(drafted, records, strict=True))
 write_json(

@@ -2,7 +2,7 @@
 have written them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -306,4 +306,21 @@ def write_object(
         frame_px=frame_px,
         pixels=frames * frame_px**2,
         simulation=asdict(simulation),
+    )
+
+
+def write_configured(
+    path: str | Path,
+    name: str,
+    settings: Mapping[str, Any],
+    *,
+    progress: Callable[..., Iterator[int]] | None = None,
+) -> dict[str, Any]:
+    """`write_object` as `dataset.simulate` of the configuration says."""
+    return write_object(
+        path,
+        name,
+        **{key: settings[key] for key in ("seed", "layers", "lines", "frame_px", "min_frames", "max_frames")},
+        simulation=replace(PRESETS[settings["preset"]], **settings["parameters"]),
+        progress=progress,
     )

@@ -33,6 +33,20 @@ def known(config: Mapping[str, Any], space: Space, state: Mapping[str, Any], ear
     )
 
 
+def settings(config: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """What a decision rests on besides the records: written down with it, so that it can be taken anew."""
+    search = config["search"]
+    return {
+        "pool": config["screening"]["pool"],
+        "generation_size": search["generation_size"],
+        "options": dict(search["options"]),
+        "objectives": search["objectives"][1:],
+        "budgets": budgets(config["devices"]),
+        "patience": search["patience"],
+        "earlier": [run["lineage"] for run in earlier["runs"]],
+    }
+
+
 def propose(
     knowledge: Knowledge, *, name: str, options: Mapping[str, Any], seed: int, generation: int, count: int
 ) -> list[Genotype]:

@@ -7,8 +7,24 @@ best front its ends go first. Who stops is not compared with anybody afterwards:
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from edgeloop.search import pareto
+
+
+def decide(population: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The candidates that go on, by the training records of all that came so far.
+
+    population: the generation's, with its candidates' screened costs; where it was not screened, the loss decides.
+    """
+    costs = dict(zip(population["candidates"], population["costs"], strict=True))
+    if None in costs.values():
+        costs = dict.fromkeys(costs, ())
+    objectives = {
+        name: (record["val_rmse"], *costs[name]) if record["status"] == "ok" else None
+        for name, record in records.items()
+    }
+    return promote(objectives, population["halving"]["factor"])
 
 
 def promote(objectives: Mapping[str, Sequence[float] | None], factor: int) -> list[str]:
