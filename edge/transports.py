@@ -5,6 +5,7 @@ with one method, `start(command)`, which starts a process on the device and give
 """
 
 import importlib
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
@@ -33,6 +34,28 @@ class Process(Protocol):
 
     def close(self) -> None:
         """Close its stdin (the runner then ends by itself) and let go of it."""
+
+
+class LineReader:
+    """Lines out of the pieces that arrive: what the transports have in common."""
+
+    buffer = b""
+
+    def receive(self, timeout_s: float) -> bytes:
+        """The next piece of stdout; empty at its end. TimeoutError after `timeout_s`."""
+        raise NotImplementedError
+
+    def read_line(self, timeout_s: float) -> bytes:
+        """See `Process`."""
+        deadline = time.monotonic() + timeout_s
+        while b"\n" not in self.buffer:
+            data = self.receive(max(0.0, deadline - time.monotonic()))
+            if not data:
+                line, self.buffer = self.buffer, b""
+                return line
+            self.buffer += data
+        line, _, self.buffer = self.buffer.partition(b"\n")
+        return line + b"\n"
 
 
 class Transport(Protocol):

@@ -10,14 +10,15 @@
     sending: their order, then their bytes   →
                                              ←  locked, fingerprint, job, job, …, done      or: problem
 
-Lines of JSON both ways. While it waits or works the device says something every 5 seconds: silence means that it is
-lost.
+Lines of JSON both ways. While it waits or works the device says something every 5 seconds, and each such word is
+answered with an empty line: silence tells either end that the other one is lost.
 """
 
 import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,12 @@ CHUNK_BYTES = 1 << 18
 
 BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 
+HEARTBEATS = ("receiving", "waiting", "working")
+
 PROBLEMS = {
     "busy": (errors.DeviceBusy, "Wait for the other session, or raise `lock_timeout_s`."),
     "runtime": (errors.RuntimeMissing, "Install it for the device's `python`, or change the device's configuration."),
-    "storage": (errors.StorageFailed, "Make room there, or set another `work_folder`."),
+    "storage": (errors.StorageFailed, "Make room there, or set another `work_folder` or `lock_file`."),
     "protocol": (errors.RunnerFailed, "Run it again; if it comes again, report it."),
 }
 
@@ -101,7 +104,11 @@ def _talk(
         event = _next_event(process, device)
         if event["event"] == "done":
             return
-        yield event
+        if event["event"] in HEARTBEATS:
+            with suppress(errors.DeviceLost):  # what it has said before it ended is read first
+                process.write(b"\n")
+        else:
+            yield event
 
 
 def _line(value: Any) -> bytes:
@@ -134,7 +141,7 @@ def _next_event(process: Process, device: Device, first: bool = False) -> dict[s
         try:
             line = process.read_line(max(0.0, deadline - time.monotonic()))
         except TimeoutError:
-            message = f"no word for {device.silence_timeout_s:g} s. Check the link and the device, then run again."
+            message = f"no word for {device.silence_timeout_s:g} s. Check the link and the device."
             raise errors.DeviceLost(f"{_who(device)}: {message}") from None
         if not line:
             raise _ended(process, device, first)
@@ -158,7 +165,9 @@ def _ended(process: Process, device: Device, first: bool) -> errors.EdgeError:
         advice = "Install Python 3.8 or later, or set the device's key `python`."
         return errors.RuntimeMissing(f"{_who(device)}: {device.python!r} cannot be started there ({said}). {advice}")
     if status is None or status < 0:
-        message = f"the session ended before its work was done{': ' + said if said else ''}. Run it again."
+        message = (
+            f"the session ended before its work was done{': ' + said if said else ''}. Check the link and the device."
+        )
         return errors.DeviceLost(f"{_who(device)}: {message}")
     return errors.RunnerFailed(f"{_who(device)}: the runner ended with exit status {status}: {said or 'no message'}.")
 
@@ -181,5 +190,6 @@ def request_for(device: Device, jobs: Sequence[Mapping[str, Any]]) -> dict[str, 
             "lock_file": device.lock_file,
             "lock_timeout_s": device.lock_timeout_s,
             "deadline_s": device.deadline_s,
+            "silence_timeout_s": device.silence_timeout_s,
         },
     }
