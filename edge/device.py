@@ -150,6 +150,12 @@ def _check(device: Device) -> None:
         refuse("providers", "a list of onnxruntime providers, for example [CPUExecutionProvider]")
     if not isinstance(device.gateways, tuple):
         refuse("gateways", "a list of user@host:port, the first hop first")
+    for key, values in (("user", [device.user]), ("host", [device.host]), ("gateways", device.gateways)):
+        if any(":" in str(value).rpartition("@")[0] or (key == "user" and ":" in str(value)) for value in values):
+            raise ValueError(  # without the value: it would be in the log
+                f"device {device.name!r}: {key} seems to have a password in it. Passwords do not belong into a "
+                "configuration; use a key."
+            )
     for gateway in device.gateways:
         try:
             parse_gateway(gateway if isinstance(gateway, str) else "")

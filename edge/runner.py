@@ -31,8 +31,11 @@ import json
 import math
 import platform
 import select
+import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 
 HEARTBEAT_S = 5.0
@@ -598,6 +601,59 @@ def supervise(pid, pipe, deadline_s, alive):
         return {"reason": "ended on the device without an answer, exit status %d" % os.WEXITSTATUS(status)}
 
 
+def receive_files(cache, stream, request):
+    """Those of the request's files that were needed, in the order in which the client says they come."""
+    CLIENT.expect(True)
+    for sha256 in json.loads(stream.readline().decode())["sending"]:
+        cache.receive(stream, sha256, request["files"][sha256])
+    CLIENT.expect(False)
+
+
+def install(cache, order):
+    """A virtual environment of `order["packages"]` in `order["folder"]`, out of wheels alone. It is made beside the
+    folder and then put in its place: a half of it is never used."""
+    folder = os.path.expanduser(order["folder"])
+    making, wheels = folder + ".new", folder + ".wheels"
+    try:
+        for leftover in (making, wheels):
+            shutil.rmtree(leftover, ignore_errors=True)
+        os.makedirs(wheels)
+        for name, sha256 in order["wheels"].items():
+            try:
+                os.link(cache.path(sha256), os.path.join(wheels, name))
+            except OSError:  # another file system, or one without links
+                shutil.copy(cache.path(sha256), os.path.join(wheels, name))
+        run([sys.executable, "-m", "venv", "--without-pip", making])
+        python = os.path.join(making, "bin", "python")
+        (pip,) = glob.glob(os.path.join(glob.escape(wheels), "pip-*.whl"))
+        offline = ["--no-index", "--no-cache-dir", "--disable-pip-version-check", "--find-links", "."]
+        run([python, os.path.join(pip, "pip"), "install", "--quiet", *offline, *order["packages"]], wheels)
+        run([python, "-c", "import numpy, onnxruntime"])
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(making, folder)
+    except OSError as error:
+        raise DeviceProblem("storage", "%s: %s" % (folder, error))
+    finally:
+        for leftover in (making, wheels):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def run(command, folder=None):
+    """Run a step of the installation; DeviceProblem with its last words when it fails, an end when the client goes."""
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd=folder)
+        while process.poll() is None:
+            emit("working")
+            if CLIENT.gone(min(1.0, CLIENT.beat_s)):
+                process.kill()
+                process.wait()
+                raise DeviceProblem("protocol", "the client is gone")
+        if process.returncode:
+            said.seek(0)
+            text = " ".join(said.read().decode(errors="replace").split())[-1000:]
+            raise DeviceProblem("install", "%s ended with %d: %s" % (command[0], process.returncode, text))
+
+
 def serve(stream):
     """One request, from its first line to the last event."""
     CLIENT.expect(True)
@@ -607,6 +663,11 @@ def serve(stream):
     CLIENT.listen(settings["silence_timeout_s"])
     cache = Cache(os.path.expanduser(settings["work_folder"]), settings["cache_mb"])
     emit("need", files=[f for f in sorted(request["files"]) if not cache.has(f)])
+    if "install" in request:
+        receive_files(cache, stream, request)
+        install(cache, request["install"])
+        emit("done")
+        return
     try:
         import numpy
         import onnxruntime
@@ -623,11 +684,7 @@ def serve(stream):
     if missing_cpus:
         allowed = sorted(os.sched_getaffinity(0))
         raise DeviceProblem("runtime", "cpus %s cannot be used; this user may use %s" % (missing_cpus, allowed))
-    CLIENT.expect(True)
-    for sha256 in json.loads(stream.readline().decode())["sending"]:
-        cache.receive(stream, sha256, request["files"][sha256])
-
-    CLIENT.expect(False)
+    receive_files(cache, stream, request)
 
     alive = start_watchdog()
     lock = take_lock(settings["lock_file"], settings["lock_timeout_s"], request["device"], alive)

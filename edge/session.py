@@ -98,6 +98,30 @@ class Session:
         """Close the way."""
         self._stack.close()
 
+    def probe(self) -> dict[str, Any]:
+        """What is on the device, as `edge/probe.py` finds it. RuntimeMissing where its `python` does not start."""
+        return wire.probe(self._transport, self.device)
+
+    def install(self, folder: str, wheels: Sequence[Path], packages: Sequence[str]) -> None:
+        """Make a virtual environment in `folder` on the device, with `packages` out of `wheels` (pip's among them).
+        Wheels that the device has got before are not sent again. InstallFailed with what pip said."""
+        digests = {wheel.name: wire.file_sha256(wheel) for wheel in wheels}
+        request = wire.request_for(self.device, [])
+        # A wheel file of one's own is installed by its path: here it is another than there.
+        names = [f"./{Path(package).name}" if package.endswith(".whl") else package for package in packages]
+        request["install"] = {"folder": folder, "wheels": digests, "packages": names}
+        files = {digests[wheel.name]: wheel for wheel in wheels}
+        losses = 0
+        while True:
+            sent = len(self.traffic.sent_files)
+            try:
+                for _ in wire.converse(self._transport, self.device, request, files, self.traffic):
+                    pass
+                return
+            except DeviceLost as error:
+                losses = 1 if len(self.traffic.sent_files) > sent else losses + 1
+                self._reconnect(error, losses, "nothing was installed")
+
     def enrol(self) -> dict[str, Any]:
         """The device's enrolment: what it is, what it runs, how fast it runs the reference. Do it while it is at rest.
 
@@ -202,6 +226,8 @@ class Session:
         if losses >= LOSSES:
             advice = "If the model brings the device down, leave it out; otherwise mend the link."
             raise DeviceLost(f"{error} {losses} sessions were lost in a row, and {done}. {advice}") from error
+        if not self.device.reconnect_s:
+            raise DeviceLost(f"{error} {done}.") from error
         logger.warning("%s %s. Connecting again.", error, done)
         self.close()
         try:
@@ -270,19 +296,27 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
+def providers_advice(device: Device, available: Sequence[str]) -> str | None:
+    """What to do about providers that are asked for and not `available`; None where there are none."""
+    missing = [p for p in device.providers if p not in available]
+    if not missing:
+        return None
+    return (
+        f"onnxruntime there lacks {', '.join(missing)}; it has {', '.join(available)}. "
+        "Install the build for this device, or remove them from `providers`."
+    )
+
+
+def governor_advice(governor: str | None) -> str | None:
+    """What to do about a CPU governor that lets the clock vary."""
+    if governor in (None, "performance"):
+        return None
+    return f"the CPU governor is {governor!r}: clocks vary. `sudo cpupower frequency-set -g performance` holds them."
+
+
 def _messages(device: Device, fingerprint: Mapping[str, Any], figures: Mapping[str, float]) -> list[str]:
-    messages = []
-    missing = [p for p in device.providers if p not in fingerprint["providers"]]
-    if missing:
-        messages.append(
-            f"onnxruntime there lacks {', '.join(missing)}; it has {', '.join(fingerprint['providers'])}. "
-            "Install the build for this device, or remove them from `providers`."
-        )
-    if fingerprint["governor"] not in (None, "performance"):
-        messages.append(
-            f"the CPU governor is {fingerprint['governor']!r}: clocks vary. "
-            "`sudo cpupower frequency-set -g performance` holds them."
-        )
+    advice = [providers_advice(device, fingerprint["providers"]), governor_advice(fingerprint["governor"])]
+    messages = [text for text in advice if text]
     if figures["reference_p50_ms"] > statistics.UNSTEADY * figures["reference_p5_ms"]:
         messages.append(
             f"the reference took {figures['reference_p5_ms']:.3f} ms at best and {figures['reference_p50_ms']:.3f} ms "

@@ -31,6 +31,7 @@ RUNNER = Path(__file__).with_name("runner.py")
 CHUNK_BYTES = 1 << 18
 
 BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
+PROBE = Path(__file__).with_name("probe.py")
 
 HEARTBEATS = ("receiving", "waiting", "working")
 
@@ -38,6 +39,7 @@ PROBLEMS = {
     "busy": (errors.DeviceBusy, "Wait for the other session, or raise `lock_timeout_s`."),
     "runtime": (errors.RuntimeMissing, "Install it for the device's `python`, or change the device's configuration."),
     "storage": (errors.StorageFailed, "Make room there, or set another `work_folder` or `lock_file`."),
+    "install": (errors.InstallFailed, "Name other versions, or wheel files of your own, with --packages."),
     "protocol": (errors.RunnerFailed, "Run it again; if it comes again, report it."),
 }
 
@@ -76,6 +78,17 @@ def converse(
     process = transport.start([device.python, "-u", "-c", BOOTSTRAP.read_text()])
     try:
         yield from _talk(process, device, request, files, traffic)
+    finally:
+        process.close()
+
+
+def probe(transport: Transport, device: Device) -> dict[str, Any]:
+    """What `edge/probe.py` finds on `device`, with any Python that starts there."""
+    assert device.python is not None
+    command = [device.python, "-c", PROBE.read_text(), device.work_folder, device.lock_file]
+    process = transport.start(command)
+    try:
+        return _next_event(process, device, first=True)
     finally:
         process.close()
 

@@ -32,9 +32,9 @@ def make_key(path: Path) -> str:
 
 class Sshd:
     """An sshd with its keys in `folder`: `key` may log in, `other_key` may not. `address` and `port`: where it listens;
-    with a `link`, at the link's far end."""
+    with a `link`, at the link's far end. `more` are lines of its sshd_config."""
 
-    def __init__(self, folder: Path, address: str = "127.0.0.1", link: Link | None = None) -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1", link: Link | None = None, **more: object) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.address, self.link, self.user = folder, address, link, USER
         self.key, self.other_key = folder / "client", folder / "other"
@@ -57,6 +57,7 @@ class Sshd:
             "AllowTcpForwarding": "yes",
             "LogLevel": "VERBOSE",
             "SetEnv": f"HOME={folder}",  # a home without start-up files of a shell
+            **more,
         }
         (folder / "config").write_text("".join(f"{key} {value}\n" for key, value in options.items()))
         self.process: subprocess.Popen | None = None
@@ -81,6 +82,11 @@ class Sshd:
         """Send it the signal `number` and wait for its end. Sessions go on."""
         self.process.send_signal(number)
         self.process.wait(10)
+
+    def admit(self, key: Path) -> None:
+        """Let `key` log in, too."""
+        with open(self.folder / "authorized_keys", "a") as file:
+            file.write(key.with_name(key.name + ".pub").read_text())
 
     def known_as(self, name: str) -> str:
         """Its name in a file of known hosts when it is called `name`."""

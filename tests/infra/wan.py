@@ -16,6 +16,7 @@ import select
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -65,7 +66,7 @@ class Link:
     """The link and the namespace behind it. `here` and `there` are the addresses of its ends."""
 
     def __init__(self, settings: Settings = WAN) -> None:
-        self.settings = settings
+        self.settings, self.lock = settings, threading.Lock()
         self.process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -75,11 +76,19 @@ class Link:
         self.set()
 
     def set(self, **changes: object) -> dict[str, int]:
-        """Change settings; what has been carried so far: `up_bytes`, `down_bytes`, and whether the link is `cut`."""
+        """Change settings; the state after it. What is to happen after so many bytes counts them from now."""
         self.settings = replace(self.settings, **changes)
-        self.process.stdin.write(json.dumps({"ends": [self.here, self.there], **asdict(self.settings)}) + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
+        return self._ask(json.dumps({"ends": [self.here, self.there], **asdict(self.settings)}))
+
+    def state(self) -> dict[str, int]:
+        """What has been carried so far, `up_bytes` and `down_bytes`, and whether the link is `cut`."""
+        return self._ask("")
+
+    def _ask(self, line: str) -> dict[str, int]:
+        with self.lock:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline()
         if not answer:
             raise RuntimeError(f"the link ended with exit status {self.process.wait()}")
         return json.loads(answer)
@@ -199,7 +208,8 @@ class Carrier:
                     line = sys.stdin.readline()
                     if not line:
                         return
-                    self.change(settings_of(json.loads(line)))
+                    if line.strip():
+                        self.change(settings_of(json.loads(line)))
                     self.answer()
                     continue
                 for _ in range(64):
