@@ -391,6 +391,7 @@ def emit(event, **fields):
             if not select.select([], [OUT], [], CLIENT.silence_s)[1]:
                 os._exit(INFRASTRUCTURE_EXIT)  # nobody takes it: the way to the client is gone
             data = data[os.write(OUT, data[: select.PIPE_BUF]) :]
+            CLIENT.pet_watchdog()
     except BrokenPipeError:
         os._exit(INFRASTRUCTURE_EXIT)  # the client is gone: nobody is left to tell
 
@@ -400,12 +401,18 @@ class Client:
     long the device's sshd goes on hoping."""
 
     def __init__(self, silence_s):
+        self.watchdog = None
         self.listen(silence_s)
 
     def listen(self, silence_s):
         """Take it for gone after so many seconds of silence, and say something often enough."""
         self.silence_s, self.beat_s = silence_s, min(HEARTBEAT_S, silence_s / 3)
         self.heard = time.monotonic()
+
+    def pet_watchdog(self):
+        """Whatever gets on with telling the client does not hang."""
+        if self.watchdog is not None:
+            os.write(self.watchdog, b".")
 
     def gone(self, wait_s):
         """Wait at most `wait_s` for a word from it; whether it is gone."""
@@ -533,7 +540,7 @@ def open_lock(path):
     return lock
 
 
-def take_lock(path, timeout_s, device, alive):
+def take_lock(path, timeout_s, device):
     """The exclusive lock on the device, common to all of its users; it falls when this process ends."""
     try:
         lock = open_lock(path)
@@ -553,7 +560,6 @@ def take_lock(path, timeout_s, device, alive):
             raise DeviceProblem("busy", "%s is held by %s" % (path, holder or "an unknown process"))
         if now - beat >= CLIENT.beat_s:
             beat = now
-            os.write(alive, b".")
             emit("waiting", waited_s=now - started)
         if CLIENT.gone(0.05):
             os._exit(INFRASTRUCTURE_EXIT)
@@ -567,7 +573,7 @@ def take_lock(path, timeout_s, device, alive):
     return lock
 
 
-def supervise(pid, pipe, deadline_s, alive):
+def supervise(pid, pipe, deadline_s):
     """What the forked process answered, or why it did not. Ends everything when the client is gone."""
     data, started, beat = b"", time.monotonic(), time.monotonic()
     while True:
@@ -588,7 +594,6 @@ def supervise(pid, pipe, deadline_s, alive):
             return {"reason": "deadline: not done after %g s on the device" % deadline_s}
         if now - beat >= CLIENT.beat_s:
             beat = now
-            os.write(alive, b".")
             emit("working")
     status = os.waitpid(pid, 0)[1]
     if os.WIFSIGNALED(status):
@@ -686,8 +691,8 @@ def serve(stream):
         raise DeviceProblem("runtime", "cpus %s cannot be used; this user may use %s" % (missing_cpus, allowed))
     receive_files(cache, stream, request)
 
-    alive = start_watchdog()
-    lock = take_lock(settings["lock_file"], settings["lock_timeout_s"], request["device"], alive)
+    CLIENT.watchdog = start_watchdog()
+    lock = take_lock(settings["lock_file"], settings["lock_timeout_s"], request["device"])
     emit("fingerprint", fingerprint=fingerprint(numpy, onnxruntime))
     for index, job in enumerate(request["jobs"]):
         for role in ("model", "reference", "clips"):
@@ -697,11 +702,11 @@ def serve(stream):
         pid = os.fork()
         if pid == 0:
             os.close(receiving)
-            for descriptor in (lock, alive, OUT):
+            for descriptor in (lock, CLIENT.watchdog, OUT):
                 os.close(descriptor)
             child(numpy, onnxruntime, job, settings, sending)
         os.close(sending)
-        answer = supervise(pid, receiving, settings["deadline_s"], alive)
+        answer = supervise(pid, receiving, settings["deadline_s"])
         os.close(receiving)
         if "problem" in answer:
             raise DeviceProblem(answer["problem"], answer["reason"])

@@ -10,15 +10,14 @@
     sending: their order, then their bytes   →
                                              ←  locked, fingerprint, job, job, …, done      or: problem
 
-Lines of JSON both ways. While it waits or works the device says something every 5 seconds, and each such word is
-answered with an empty line: silence tells either end that the other one is lost.
+Lines of JSON both ways. While it waits or works the device says something every 5 seconds, and whatever arrives from
+then on is answered with an empty line: silence tells either end that the other one is lost.
 """
 
 import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,13 +113,10 @@ def _talk(
         _next_event(process, device)
         raise
     while True:
-        event = _next_event(process, device)
+        event = _next_event(process, device, answer=b"\n")
         if event["event"] == "done":
             return
-        if event["event"] in HEARTBEATS:
-            with suppress(errors.DeviceLost):  # what it has said before it ended is read first
-                process.write(b"\n")
-        else:
+        if event["event"] not in HEARTBEATS:
             yield event
 
 
@@ -147,12 +143,12 @@ def _expect(process: Process, device: Device, name: str) -> dict[str, Any]:
     return event
 
 
-def _next_event(process: Process, device: Device, first: bool = False) -> dict[str, Any]:
+def _next_event(process: Process, device: Device, first: bool = False, answer: bytes = b"") -> dict[str, Any]:
     """The next event; `first`: before the runner speaks, what the login shell prints is skipped."""
     deadline = time.monotonic() + device.silence_timeout_s
     while True:
         try:
-            line = process.read_line(max(0.0, deadline - time.monotonic()))
+            line = process.read_line(max(0.0, deadline - time.monotonic()), answer)
         except TimeoutError:
             message = f"no word for {device.silence_timeout_s:g} s. Check the link and the device."
             raise errors.DeviceLost(f"{_who(device)}: {message}") from None

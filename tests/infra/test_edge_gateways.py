@@ -144,8 +144,7 @@ def test_a_device_that_lets_nobody_in_is_measured_through_the_tunnel_that_it_ope
     names = tmp_path / "known_meeting"
     names.write_text(f"[{link.here}]:{meeting.port} {meeting.host_key}\n")
     tunnel_key = tmp_path / "tunnel"
-    make_key(tunnel_key)
-    meeting.admit(tunnel_key)
+    public = make_key(tunnel_key)
     far_port = meeting.port + 1 if meeting.port < 65535 else meeting.port - 1
     command = settings["ExecStart"]
     for before, after in {
@@ -158,6 +157,9 @@ def test_a_device_that_lets_nobody_in_is_measured_through_the_tunnel_that_it_ope
     }.items():
         assert before in command, (before, command)
         command = command.replace(before, after)
+    (options,) = re.findall(r"^(restrict,\S+) ssh-ed25519", (ROOT / "docs/edge-devices.md").read_text(), re.MULTILINE)
+    with open(meeting.folder / "authorized_keys", "a") as file:
+        file.write(f"{options.replace('2207', str(far_port))} {public}\n")
     trusted = tmp_path / "known"
     trusted.write_text(f"[127.0.0.1]:{far_port} {device.host_key}\n")
     way = {"host": "127.0.0.1", "port": far_port, "known_hosts": str(trusted)}

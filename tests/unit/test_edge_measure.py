@@ -299,7 +299,7 @@ def test_the_work_folder_stays_within_its_size_and_mends_damage(tmp_path, enrolm
 
 
 def test_the_runner_needs_no_more_than_python_3_8():
-    for path in (wire.RUNNER, wire.BOOTSTRAP):
+    for path in (wire.RUNNER, wire.BOOTSTRAP, wire.PROBE):
         tree = ast.parse(path.read_text(), feature_version=(3, 8))
         imports = {
             alias.name.partition(".")[0]
