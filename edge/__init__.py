@@ -1,14 +1,17 @@
 """The real device in the loop: models go to it, latencies come back. See docs/edge-devices.md."""
 
 from .device import Device
+from .enrolment import enrol
 from .errors import (
     AuthenticationFailed,
     DeviceBusy,
     DeviceLost,
+    DeviceNotReady,
     DeviceUnreachable,
     EdgeError,
     EnrolmentMismatch,
     HostKeyRejected,
+    InstallFailed,
     RunnerFailed,
     RuntimeMissing,
     StorageFailed,
@@ -20,10 +23,12 @@ __all__ = [
     "Device",
     "DeviceBusy",
     "DeviceLost",
+    "DeviceNotReady",
     "DeviceUnreachable",
     "EdgeError",
     "EnrolmentMismatch",
     "HostKeyRejected",
+    "InstallFailed",
     "Job",
     "RunnerFailed",
     "RuntimeMissing",
@@ -31,4 +36,5 @@ __all__ = [
     "StorageFailed",
     "Timing",
     "connect",
+    "enrol",
 ]

@@ -4,14 +4,15 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from . import enrolment, install
 from .deploy import deploy
 from .device import Device
-from .errors import EdgeError
+from .errors import AuthenticationFailed, DeviceUnreachable, EdgeError, HostKeyRejected
 from .session import Job, Timing, connect
 
 EXIT_FAILED_MODEL = 1
@@ -68,7 +69,17 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--enrolment", type=Path, help="JSON of `enroll`; without, the device is enrolled first")
     measure.set_defaults(command=_measure)
 
-    enrol = commands.add_parser("enroll", parents=[common], help="probe the device and time the reference at rest")
+    enrol = commands.add_parser("enroll", parents=[common], help="check the device and time the reference at rest")
+    enrol.add_argument(
+        "--install", action="store_true", help="first make a virtual environment there, out of wheels sent from here"
+    )
+    enrol.add_argument(
+        "--packages",
+        nargs="+",
+        default=list(install.PACKAGES),
+        metavar="PACKAGE",
+        help="what --install installs: names, with versions if you like, or wheel files [%(default)s]",
+    )
     enrol.set_defaults(command=_enrol)
 
     bundled = commands.add_parser("deploy", parents=[common], help="send a bundle to the device, and test it there")
@@ -110,26 +121,38 @@ def _measure(options: argparse.Namespace, device: Device) -> int:
         if not path.is_file():
             raise ValueError(f"there is no file {path}")
     jobs = [Job(model, options.clips, shapes) for model in options.models]
-    enrolment = json.loads(options.enrolment.read_text()) if options.enrolment else None
+    record = json.loads(options.enrolment.read_text()) if options.enrolment else None
     with connect(device) as session:
-        if enrolment is None:
-            enrolment = session.enrol()
-            _say_messages(enrolment)
-        records = session.measure(jobs, timing, enrolment=enrolment)
+        if record is None:
+            record = session.enrol()
+            _say_messages(record)
+        records = session.measure(jobs, timing, enrolment=record)
     print(table(records))
     if options.json:
-        _write_json(options.json, {"enrolment": enrolment, "records": records})
+        _write_json(options.json, {"enrolment": record, "records": records})
     return 0 if all(r["status"] == "ok" for r in records) else EXIT_FAILED_MODEL
 
 
 def _enrol(options: argparse.Namespace, device: Device) -> int:
-    with connect(device) as session:
-        record = session.enrol()
+    if options.install:
+        installed = install.install(device, options.packages)
+        if installed != device:
+            print(f"installed: from now on, the entry of {device.name!r} needs the line `python: {installed.python}`")
+        device = installed
+    try:
+        with connect(device) as session:
+            checks = enrolment.examine(session)
+            print(_checklist(checks))
+            enrolment.refuse(device, checks)
+            record = session.enrol()
+    except (DeviceUnreachable, HostKeyRejected, AuthenticationFailed) as error:
+        print(_checklist(enrolment.check_way(error)))
+        raise
     for key, value in record["fingerprint"].items():
         print(f"{key:<12} {', '.join(map(str, value)) if isinstance(value, list) else value}")
     reference = record["reference"]
     print(f"{'reference':<12}", ", ".join(f"{q} {reference[q + '_ms']:.3f} ms" for q in ("p5", "p50", "p99")))
-    _say_messages(record)
+    _say_messages(record, {check.mend for check in checks})
     if options.json:
         _write_json(options.json, record)
     return 0
@@ -145,8 +168,18 @@ def _deploy(options: argparse.Namespace, device: Device) -> int:
     return 0 if done.passed else EXIT_FAILED_MODEL
 
 
-def _say_messages(enrolment: dict[str, Any]) -> None:
-    for message in enrolment["messages"]:
+def _checklist(checks: Sequence[enrolment.Check]) -> str:
+    lines = []
+    for check in checks:
+        lines.append(f"{check.status:<8} {check.name:<12} {check.found}")
+        lines += [f"{'':<8} {'':<12} -> {check.mend}"] if check.mend else []
+    return "\n".join(lines)
+
+
+def _say_messages(record: dict[str, Any], said: Collection[str] = ()) -> None:
+    for message in record["messages"]:
+        if message in said:
+            continue
         print(f"note: {message}", file=sys.stderr)
 
 

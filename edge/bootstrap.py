@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import signal
 import sys
 
+signal.alarm(120)  # ends this process should the way to the client be gone before the runner has arrived
 sys.path[:] = [path for path in sys.path if path]  # not the working folder: a numpy.py there is not numpy
 
 
@@ -29,9 +31,13 @@ try:
         if hashlib.sha256(code).hexdigest() != hello["sha256"]:
             sys.exit(say(event="problem", kind="protocol", message="the runner arrived damaged"))
         temporary = "%s.%d.tmp" % (path, os.getpid())
-        with open(temporary, "wb") as file:
-            file.write(code)
-        os.replace(temporary, path)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(code)
+            os.replace(temporary, path)
+        finally:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
 except OSError as error:
     sys.exit(say(event="problem", kind="storage", message="%s: %s" % (folder, error)))
 exec(compile(code, path, "exec"), {"__name__": "__main__", "__file__": path})

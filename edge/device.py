@@ -15,7 +15,10 @@ class Device:
     `transport` is a name of the registry in `edge.transports`; `host` to `gateways` count for "ssh" only. `cpus` pins
     the runs to these cores. `deadline_s` is the longest that one model may hold the device, `lock_timeout_s` how long
     to wait for the others who use it, `silence_timeout_s` how long a session may be silent before it counts as lost
-    (the runner says something every 5 s).
+    (the runner says something every 5 s). A device that is lost is tried again for `reconnect_s`.
+
+    What `port`, `user`, `identity_file`, `known_hosts` and `gateways` leave open, the file `ssh_config` says, as it
+    does for the program ssh.
     """
 
     name: str
@@ -29,16 +32,18 @@ class Device:
     cpus: tuple[int, ...] | None = None
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     host: str | None = None
-    port: int = 22
+    port: int | None = None
     user: str | None = None
     identity_file: str | None = None
-    known_hosts: str = "~/.ssh/known_hosts"
+    known_hosts: str | None = None
     gateways: tuple[str, ...] = ()
+    ssh_config: str = "~/.ssh/config"
     deadline_s: float = 120.0
     lock_file: str = "/tmp/edgeloop.lock"
     lock_timeout_s: float = 600.0
     connect_timeout_s: float = 15.0
-    silence_timeout_s: float = 30.0
+    silence_timeout_s: float = 25.0
+    reconnect_s: float = 120.0
 
     def __post_init__(self) -> None:
         for key in ("cpus", "providers", "gateways"):
@@ -70,18 +75,18 @@ class Device:
         """Where the device is, for messages."""
         if self.transport != "ssh":
             return self.transport
-        return f"{self.user + '@' if self.user else ''}{self.host}:{self.port}"
+        return f"{self.user + '@' if self.user else ''}{self.host}{f':{self.port}' if self.port else ''}"
 
 
-def parse_gateway(text: str) -> tuple[str | None, str, int]:
-    """(user or None, host, port) of "user@host:port"; user and port may be left out. ValueError otherwise."""
+def parse_gateway(text: str) -> tuple[str | None, str, int | None]:
+    """(user, host, port) of "user@host:port"; user and port may be left out and are then None. ValueError otherwise."""
     user, _, rest = text.rpartition("@")
     host, colon, port = rest.rpartition(":")
     if not colon:
-        host, port = rest, "22"
-    if not host or ":" in host or not port.isdigit() or not 0 < int(port) < 65536:
+        host, port = rest, ""
+    if not host or ":" in host or (colon and not (port.isdigit() and 0 < int(port) < 65536)):
         raise ValueError(f"expected user@host:port, got {text!r}")
-    return user or None, host, int(port)
+    return user or None, host, int(port) if port else None
 
 
 def _default(key: str) -> Any:
@@ -104,13 +109,13 @@ def _check(device: Device) -> None:
 
     if device.transport not in TRANSPORTS:
         refuse("transport", f"one of {sorted(TRANSPORTS)}")
-    for key in ("python", "work_folder", "lock_file", "known_hosts"):
+    for key in ("python", "work_folder", "lock_file", "ssh_config"):
         value = getattr(device, key)
         if not isinstance(value, str) or not value or "\n" in value:
             refuse(key, "a path")
     if not device.lock_file.startswith("/"):
         refuse("lock_file", "an absolute path that all users of the device share")
-    for key in ("host", "user", "identity_file"):
+    for key in ("host", "user", "identity_file", "known_hosts"):
         value = getattr(device, key)
         if value is not None and (not isinstance(value, str) or not value):
             refuse(key, "text")
@@ -125,12 +130,13 @@ def _check(device: Device) -> None:
     for key in ("deadline_s", "connect_timeout_s", "silence_timeout_s"):
         if not (number(getattr(device, key)) and getattr(device, key) > 0):
             refuse(key, "a time above 0 in seconds")
-    if not (number(device.lock_timeout_s) and device.lock_timeout_s >= 0):
-        refuse("lock_timeout_s", "a time in seconds, 0 or more")
+    for key in ("lock_timeout_s", "reconnect_s"):
+        if not (number(getattr(device, key)) and getattr(device, key) >= 0):
+            refuse(key, "a time in seconds, 0 or more")
     for key in ("threads", "cache_mb"):
         if not (whole(getattr(device, key)) and getattr(device, key) > 0):
             refuse(key, "a whole number above 0")
-    if not (whole(device.port) and 0 < device.port < 65536):
+    if device.port is not None and not (whole(device.port) and 0 < device.port < 65536):
         refuse("port", "a port from 1 to 65535")
     if device.cpus is not None and not (
         isinstance(device.cpus, tuple) and device.cpus and all(whole(c) and c >= 0 for c in device.cpus)
@@ -144,6 +150,12 @@ def _check(device: Device) -> None:
         refuse("providers", "a list of onnxruntime providers, for example [CPUExecutionProvider]")
     if not isinstance(device.gateways, tuple):
         refuse("gateways", "a list of user@host:port, the first hop first")
+    for key, values in (("user", [device.user]), ("host", [device.host]), ("gateways", device.gateways)):
+        if any(":" in str(value).rpartition("@")[0] or (key == "user" and ":" in str(value)) for value in values):
+            raise ValueError(  # without the value: it would be in the log
+                f"device {device.name!r}: {key} seems to have a password in it. Passwords do not belong into a "
+                "configuration; use a key."
+            )
     for gateway in device.gateways:
         try:
             parse_gateway(gateway if isinstance(gateway, str) else "")

@@ -37,5 +37,13 @@ class EnrolmentMismatch(EdgeError):
     """The device is not the one that was enrolled, or its software has changed since."""
 
 
+class DeviceNotReady(EdgeError):
+    """The device lacks something: all that its enrolment has found missing, and how to mend it."""
+
+
+class InstallFailed(EdgeError):
+    """The private environment could not be made on the device."""
+
+
 class RunnerFailed(EdgeError):
     """The runner ended in a way that it should not: a defect of ours, with what it said."""

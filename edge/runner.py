@@ -9,7 +9,8 @@ prints to stdout goes to stderr.
 - One process imports onnxruntime and holds the device's lock; every model runs in a fork of it. A fork costs
   milliseconds, a model that crashes takes nothing else with it, and its peak memory is its own.
 - The lock is taken after all files have arrived and falls with the process. The process ends by itself when stdin
-  closes (the client is gone), when a model exceeds its deadline (that model fails), and at the latest at its own alarm.
+  closes or the client falls silent (it answers every word with a line). A model that exceeds its deadline fails. Should
+  this process itself hang, its watchdog, another fork, kills it.
 - Python 3.8 is enough (JetPack 5); everything in /proc and /sys may be absent and is then null.
 """
 
@@ -30,8 +31,11 @@ import json
 import math
 import platform
 import select
+import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 
 HEARTBEAT_S = 5.0
@@ -380,12 +384,72 @@ def child(numpy, onnxruntime, job, settings, pipe):
 
 
 def emit(event, **fields):
+    """Tell the client. A pipe that says it is writable takes this many bytes at once without blocking."""
     data = (json.dumps(dict(fields, event=event)) + "\n").encode()
     try:
         while data:
-            data = data[os.write(OUT, data) :]
+            if not select.select([], [OUT], [], CLIENT.silence_s)[1]:
+                os._exit(INFRASTRUCTURE_EXIT)  # nobody takes it: the way to the client is gone
+            data = data[os.write(OUT, data[: select.PIPE_BUF]) :]
+            CLIENT.pet_watchdog()
     except BrokenPipeError:
         os._exit(INFRASTRUCTURE_EXIT)  # the client is gone: nobody is left to tell
+
+
+class Client:
+    """The other end. It answers whatever it is told with a line: its silence means that the way to it is gone, however
+    long the device's sshd goes on hoping."""
+
+    def __init__(self, silence_s):
+        self.watchdog = None
+        self.listen(silence_s)
+
+    def listen(self, silence_s):
+        """Take it for gone after so many seconds of silence, and say something often enough."""
+        self.silence_s, self.beat_s = silence_s, min(HEARTBEAT_S, silence_s / 3)
+        self.heard = time.monotonic()
+
+    def pet_watchdog(self):
+        """Whatever gets on with telling the client does not hang."""
+        if self.watchdog is not None:
+            try:
+                os.write(self.watchdog, b".")
+            except BrokenPipeError:
+                self.watchdog = None  # somebody has killed it
+
+    def gone(self, wait_s):
+        """Wait at most `wait_s` for a word from it; whether it is gone."""
+        if select.select([0], [], [], wait_s)[0]:
+            if not os.read(0, 1 << 12):
+                return True
+            self.heard = time.monotonic()
+        return time.monotonic() - self.heard > self.silence_s
+
+    def expect(self, awaited):
+        """Until the next call, silence ends reading from stdin with a DeviceProblem; `awaited` False: no longer."""
+        signal.setitimer(signal.ITIMER_REAL, self.silence_s if awaited else 0)
+        self.heard = time.monotonic()
+
+
+def on_alarm(number, frame):
+    raise DeviceProblem("protocol", "the client said nothing for %g s" % CLIENT.silence_s)
+
+
+def start_watchdog():
+    """A process that kills this one when it hangs, so that it cannot hold the device's lock for ever. The pipe into
+    which a byte is to be written with every word to the client."""
+    hearing, alive = os.pipe()
+    runner = os.getpid()
+    if os.fork() == 0:
+        for descriptor in (0, alive, OUT):
+            os.close(descriptor)
+        while select.select([hearing], [], [], 4 * CLIENT.beat_s)[0]:
+            if not os.read(hearing, 1 << 12):
+                os._exit(0)  # it has ended
+        os.kill(runner, signal.SIGKILL)
+        os._exit(0)
+    os.close(hearing)
+    return alive
 
 
 class Cache:
@@ -418,13 +482,19 @@ class Cache:
             return False
 
     def receive(self, stream, sha256, size):
+        """Take a file from the client. What arrives damaged or not at all leaves nothing here."""
+        beat = time.monotonic()
         temporary = "%s.%d.tmp" % (self.path(sha256), os.getpid())
         hashed = hashlib.sha256()
         try:
             with open(temporary, "wb") as file:
                 left = size
                 while left:
-                    data = stream.read(min(left, 1 << 20))
+                    CLIENT.expect(True)
+                    data = stream.read1(min(left, 1 << 20))
+                    if time.monotonic() - beat >= CLIENT.beat_s:
+                        beat = time.monotonic()
+                        emit("receiving")  # what the client has sent may be on its way for long
                     if not data:
                         raise DeviceProblem("protocol", "the upload ended %d bytes short" % left)
                     hashed.update(data)
@@ -436,6 +506,7 @@ class Cache:
         except OSError as error:
             raise DeviceProblem("storage", "writing to the work folder %s failed: %s" % (self.folder, error))
         finally:
+            CLIENT.expect(False)
             if os.path.exists(temporary):
                 os.unlink(temporary)
 
@@ -458,8 +529,7 @@ class Cache:
             total -= size
 
 
-def take_lock(path, timeout_s, device):
-    """The exclusive lock on the device, common to all of its users; it falls when this process ends."""
+def open_lock(path):
     try:
         # Without O_CREAT first: in a sticky folder the kernel may refuse to "create" what another user owns
         # (fs.protected_regular).
@@ -470,6 +540,15 @@ def take_lock(path, timeout_s, device):
             os.fchmod(lock, 0o666)
         except PermissionError:
             pass  # another user was quicker; the file is theirs and they set its mode
+    return lock
+
+
+def take_lock(path, timeout_s, device):
+    """The exclusive lock on the device, common to all of its users; it falls when this process ends."""
+    try:
+        lock = open_lock(path)
+    except OSError as error:
+        raise DeviceProblem("storage", "the lock file %s cannot be used: %s" % (path, error))
     started = beat = time.monotonic()
     while True:
         try:
@@ -482,21 +561,19 @@ def take_lock(path, timeout_s, device):
         if now - started >= timeout_s:
             holder = os.pread(lock, 200, 0).decode(errors="replace").strip()
             raise DeviceProblem("busy", "%s is held by %s" % (path, holder or "an unknown process"))
-        if now - beat >= HEARTBEAT_S:
+        if now - beat >= CLIENT.beat_s:
             beat = now
             emit("waiting", waited_s=now - started)
-        if client_gone(0.05):
+        if CLIENT.gone(0.05):
             os._exit(INFRASTRUCTURE_EXIT)
-    os.ftruncate(lock, 0)
     note = "pid %d since %s for device %r" % (os.getpid(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), device)
-    os.pwrite(lock, note.encode(), 0)
+    try:
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, note.encode(), 0)
+    except OSError:
+        pass  # a full disk: those who wait are not told by whom the lock is held, but it is
     emit("locked", waited_s=time.monotonic() - started)
     return lock
-
-
-def client_gone(wait_s):
-    """Wait at most `wait_s` for stdin to close. The client sends nothing once its files are here."""
-    return bool(select.select([0], [], [], wait_s)[0]) and not os.read(0, 1)
 
 
 def supervise(pid, pipe, deadline_s):
@@ -504,13 +581,13 @@ def supervise(pid, pipe, deadline_s):
     data, started, beat = b"", time.monotonic(), time.monotonic()
     while True:
         now = time.monotonic()
-        ready = select.select([0, pipe], [], [], max(0.0, min(HEARTBEAT_S, started + deadline_s - now)))[0]
+        ready = select.select([0, pipe], [], [], max(0.0, min(CLIENT.beat_s, started + deadline_s - now)))[0]
         if pipe in ready:
             piece = os.read(pipe, 1 << 16)
             data += piece
             if not piece:
                 break
-        if 0 in ready and not os.read(0, 1):
+        if CLIENT.gone(0):
             os.kill(pid, signal.SIGKILL)
             os._exit(INFRASTRUCTURE_EXIT)
         now = time.monotonic()
@@ -518,7 +595,7 @@ def supervise(pid, pipe, deadline_s):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             return {"reason": "deadline: not done after %g s on the device" % deadline_s}
-        if now - beat >= HEARTBEAT_S:
+        if now - beat >= CLIENT.beat_s:
             beat = now
             emit("working")
     status = os.waitpid(pid, 0)[1]
@@ -532,12 +609,73 @@ def supervise(pid, pipe, deadline_s):
         return {"reason": "ended on the device without an answer, exit status %d" % os.WEXITSTATUS(status)}
 
 
+def receive_files(cache, stream, request):
+    """Those of the request's files that were needed, in the order in which the client says they come."""
+    CLIENT.expect(True)
+    for sha256 in json.loads(stream.readline().decode())["sending"]:
+        cache.receive(stream, sha256, request["files"][sha256])
+    CLIENT.expect(False)
+
+
+def install(cache, order):
+    """A virtual environment of `order["packages"]` in `order["folder"]`, out of wheels alone. It is made beside the
+    folder and then put in its place: a half of it is never used."""
+    folder = os.path.expanduser(order["folder"])
+    making, wheels = folder + ".new", folder + ".wheels"
+    try:
+        for leftover in (making, wheels):
+            shutil.rmtree(leftover, ignore_errors=True)
+        os.makedirs(wheels)
+        for name, sha256 in order["wheels"].items():
+            try:
+                os.link(cache.path(sha256), os.path.join(wheels, name))
+            except OSError:  # another file system, or one without links
+                shutil.copy(cache.path(sha256), os.path.join(wheels, name))
+        run([sys.executable, "-m", "venv", "--without-pip", making])
+        python = os.path.join(making, "bin", "python")
+        (pip,) = glob.glob(os.path.join(glob.escape(wheels), "pip-*.whl"))
+        offline = ["--no-index", "--no-cache-dir", "--disable-pip-version-check", "--find-links", "."]
+        run([python, os.path.join(pip, "pip"), "install", "--quiet", *offline, *order["packages"]], wheels)
+        run([python, "-c", "import numpy, onnxruntime"])
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(making, folder)
+    except OSError as error:
+        raise DeviceProblem("storage", "%s: %s" % (folder, error))
+    finally:
+        for leftover in (making, wheels):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def run(command, folder=None):
+    """Run a step of the installation; DeviceProblem with its last words when it fails, an end when the client goes."""
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd=folder)
+        while process.poll() is None:
+            emit("working")
+            if CLIENT.gone(min(1.0, CLIENT.beat_s)):
+                process.kill()
+                process.wait()
+                raise DeviceProblem("protocol", "the client is gone")
+        if process.returncode:
+            said.seek(0)
+            text = " ".join(said.read().decode(errors="replace").split())[-1000:]
+            raise DeviceProblem("install", "%s ended with %d: %s" % (command[0], process.returncode, text))
+
+
 def serve(stream):
     """One request, from its first line to the last event."""
+    CLIENT.expect(True)
     request = json.loads(stream.readline().decode())
+    CLIENT.expect(False)
     settings = request["settings"]
+    CLIENT.listen(settings["silence_timeout_s"])
     cache = Cache(os.path.expanduser(settings["work_folder"]), settings["cache_mb"])
     emit("need", files=[f for f in sorted(request["files"]) if not cache.has(f)])
+    if "install" in request:
+        receive_files(cache, stream, request)
+        install(cache, request["install"])
+        emit("done")
+        return
     try:
         import numpy
         import onnxruntime
@@ -554,12 +692,10 @@ def serve(stream):
     if missing_cpus:
         allowed = sorted(os.sched_getaffinity(0))
         raise DeviceProblem("runtime", "cpus %s cannot be used; this user may use %s" % (missing_cpus, allowed))
-    for sha256 in json.loads(stream.readline().decode())["sending"]:
-        cache.receive(stream, sha256, request["files"][sha256])
+    receive_files(cache, stream, request)
 
+    CLIENT.watchdog = start_watchdog()
     lock = take_lock(settings["lock_file"], settings["lock_timeout_s"], request["device"])
-    # Each model has its own deadline; this alarm stands should the supervision itself fail.
-    signal.alarm(int(len(request["jobs"]) * (settings["deadline_s"] + 5) + 30))
     emit("fingerprint", fingerprint=fingerprint(numpy, onnxruntime))
     for index, job in enumerate(request["jobs"]):
         for role in ("model", "reference", "clips"):
@@ -569,8 +705,8 @@ def serve(stream):
         pid = os.fork()
         if pid == 0:
             os.close(receiving)
-            os.close(lock)
-            os.close(OUT)
+            for descriptor in filter(None, (lock, CLIENT.watchdog, OUT)):
+                os.close(descriptor)
             child(numpy, onnxruntime, job, settings, sending)
         os.close(sending)
         answer = supervise(pid, receiving, settings["deadline_s"])
@@ -587,6 +723,7 @@ def main():
     global OUT
     OUT = os.dup(1)
     os.dup2(2, 1)  # what libraries print must not mix with the events
+    signal.signal(signal.SIGALRM, on_alarm)
     try:
         serve(sys.stdin.buffer)
     except DeviceProblem as problem:
@@ -599,6 +736,7 @@ def main():
 
 
 OUT = 1
+CLIENT = Client(silence_s=60.0)  # until the request says how long
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,18 +1,21 @@
 """A measuring session: one connection to a device, over which it is enrolled and models are measured."""
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from . import statistics, wire
 from .device import Device
-from .errors import EnrolmentMismatch
+from .errors import DeviceLost, DeviceUnreachable, EdgeError, EnrolmentMismatch
 from .reference import reference_model, reference_sha256
 from .transports import Transport, open_transport
+
+logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 IDENTITY = ("arch", "cpu_model", "board", "cores", "onnxruntime")
@@ -55,16 +58,69 @@ class Timing:
             raise ValueError(f"timing: min_runs, min_runs_slow and batch_size must be at least 1, got {self}")
 
 
+LONGEST_PAUSE_S = 30.0
+LOSSES = 4
+"""A session may be lost so many times without anything having been measured or sent in between."""
+
 AT_REST = Timing(min_runs=1000, min_s=1.0, max_s=5.0)
 
 
 class Session:
-    """An open way to a device; made by `connect`."""
+    """An open way to a device; made by `connect`. When the way is lost it is opened again: what has been measured is
+    kept, and the rest is measured then. `reconnections` counts it."""
 
-    def __init__(self, device: Device, transport: Transport) -> None:
+    def __init__(self, device: Device) -> None:
         self.device = device
         self.traffic = wire.Traffic()
-        self._transport = transport
+        self.reconnections = 0
+        self._stack = ExitStack()
+        self._transport: Transport
+
+    def open(self, *, patient: bool = False) -> None:
+        """Open the way to the device; `patient`: try an unreachable one for `reconnect_s`."""
+        started, pause_s = time.monotonic(), 1.0
+        while True:
+            try:
+                self._transport = self._stack.enter_context(open_transport(self.device))
+                return
+            except DeviceUnreachable as error:
+                if not patient:
+                    raise
+                waited_s = time.monotonic() - started
+                if waited_s + pause_s > self.device.reconnect_s:
+                    message = f"{error} It was tried again for {waited_s:.0f} s (`reconnect_s`)."
+                    raise DeviceUnreachable(message) from error
+                logger.warning("%s Trying again in %g s.", error, pause_s)
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def close(self) -> None:
+        """Close the way."""
+        self._stack.close()
+
+    def probe(self) -> dict[str, Any]:
+        """What is on the device, as `edge/probe.py` finds it. RuntimeMissing where its `python` does not start."""
+        return wire.probe(self._transport, self.device)
+
+    def install(self, folder: str, wheels: Sequence[Path], packages: Sequence[str]) -> None:
+        """Make a virtual environment in `folder` on the device, with `packages` out of `wheels` (pip's among them).
+        Wheels that the device has got before are not sent again. InstallFailed with what pip said."""
+        digests = {wheel.name: wire.file_sha256(wheel) for wheel in wheels}
+        request = wire.request_for(self.device, [])
+        # A wheel file of one's own is installed by its path: here it is another than there.
+        names = [f"./{Path(package).name}" if package.endswith(".whl") else package for package in packages]
+        request["install"] = {"folder": folder, "wheels": digests, "packages": names}
+        files = {digests[wheel.name]: wheel for wheel in wheels}
+        losses = 0
+        while True:
+            sent = len(self.traffic.sent_files)
+            try:
+                for _ in wire.converse(self._transport, self.device, request, files, self.traffic):
+                    pass
+                return
+            except DeviceLost as error:
+                losses = 1 if len(self.traffic.sent_files) > sent else losses + 1
+                self._reconnect(error, losses, "nothing was installed")
 
     def enrol(self) -> dict[str, Any]:
         """The device's enrolment: what it is, what it runs, how fast it runs the reference. Do it while it is at rest.
@@ -163,10 +219,42 @@ class Session:
         return f"device {self.device.name!r} ({self.device.address})"
 
     def _run(self, jobs: Sequence[Mapping[str, Any]], files: Mapping[str, Path | bytes]) -> Iterator[dict[str, Any]]:
+        """The events of `jobs`, over as many connections as it takes; `index` counts in `jobs`."""
         jobs = [{**job, "reference": reference_sha256()} for job in jobs]
         assert hashlib.sha256(reference_model()).hexdigest() == reference_sha256()
         files = {**files, reference_sha256(): reference_model()}
-        return wire.converse(self._transport, self.device, wire.request_for(self.device, jobs), files, self.traffic)
+        left, losses = list(range(len(jobs))), 0
+        while left:
+            asked, sent = list(left), len(self.traffic.sent_files)
+            needed = {jobs[index][role] for index in asked for role in ("model", "clips", "reference")}
+            request = wire.request_for(self.device, [jobs[index] for index in asked])
+            wanted = {sha256: file for sha256, file in files.items() if sha256 in needed}
+            try:
+                for event in wire.converse(self._transport, self.device, request, wanted, self.traffic):
+                    if event["event"] == "job":
+                        event["index"] = asked[event["index"]]
+                        left.remove(event["index"])
+                    yield event
+                return
+            except DeviceLost as error:
+                progress = len(left) < len(asked) or len(self.traffic.sent_files) > sent
+                losses = 1 if progress else losses + 1
+                if left:
+                    self._reconnect(error, losses, f"{len(jobs) - len(left)} of {len(jobs)} models were measured")
+
+    def _reconnect(self, error: DeviceLost, losses: int, done: str) -> None:
+        if losses >= LOSSES:
+            advice = "If the model brings the device down, leave it out; otherwise mend the link."
+            raise DeviceLost(f"{error} {losses} sessions were lost in a row, and {done}. {advice}") from error
+        if not self.device.reconnect_s:
+            raise DeviceLost(f"{error} {done}.") from error
+        logger.warning("%s %s. Connecting again.", error, done)
+        self.close()
+        try:
+            self.open(patient=True)
+        except EdgeError as again:
+            raise type(again)(f"{error} It could not be reached again, and {done}: {again}") from error
+        self.reconnections += 1
 
     def _check_identity(self, fingerprint: Mapping[str, Any], enrolment: Mapping[str, Any]) -> None:
         for key in IDENTITY:
@@ -209,11 +297,15 @@ class Session:
 
 
 @contextmanager
-def connect(device: Device) -> Iterator[Session]:
+def connect(device: Device, *, patient: bool = False) -> Iterator[Session]:
     """A session with `device` over one connection, closed at the end of the block. EdgeError where there is no way to
-    it."""
-    with open_transport(device) as transport:
-        yield Session(device, transport)
+    it; for a `patient` caller an unreachable device is tried again for `reconnect_s`."""
+    session = Session(device)
+    try:
+        session.open(patient=patient)
+        yield session
+    finally:
+        session.close()
 
 
 def _failed(reason: str, common: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,19 +316,27 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
+def providers_advice(device: Device, available: Sequence[str]) -> str | None:
+    """What to do about providers that are asked for and not `available`; None where there are none."""
+    missing = [p for p in device.providers if p not in available]
+    if not missing:
+        return None
+    return (
+        f"onnxruntime there lacks {', '.join(missing)}; it has {', '.join(available)}. "
+        "Install the build for this device, or remove them from `providers`."
+    )
+
+
+def governor_advice(governor: str | None) -> str | None:
+    """What to do about a CPU governor that lets the clock vary."""
+    if governor in (None, "performance"):
+        return None
+    return f"the CPU governor is {governor!r}: clocks vary. `sudo cpupower frequency-set -g performance` holds them."
+
+
 def _messages(device: Device, fingerprint: Mapping[str, Any], figures: Mapping[str, float]) -> list[str]:
-    messages = []
-    missing = [p for p in device.providers if p not in fingerprint["providers"]]
-    if missing:
-        messages.append(
-            f"onnxruntime there lacks {', '.join(missing)}; it has {', '.join(fingerprint['providers'])}. "
-            "Install the build for this device, or remove them from `providers`."
-        )
-    if fingerprint["governor"] not in (None, "performance"):
-        messages.append(
-            f"the CPU governor is {fingerprint['governor']!r}: clocks vary. "
-            "`sudo cpupower frequency-set -g performance` holds them."
-        )
+    advice = [providers_advice(device, fingerprint["providers"]), governor_advice(fingerprint["governor"])]
+    messages = [text for text in advice if text]
     if figures["reference_p50_ms"] > statistics.UNSTEADY * figures["reference_p5_ms"]:
         messages.append(
             f"the reference took {figures['reference_p5_ms']:.3f} ms at best and {figures['reference_p50_ms']:.3f} ms "

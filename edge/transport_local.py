@@ -4,23 +4,23 @@ import os
 import select
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from .device import Device
 from .errors import DeviceLost, RuntimeMissing
+from .transports import LineReader
 
 STDERR_TAIL = 8192
 GRACE_S = 10.0
 
 
-class LocalProcess:
+class LocalProcess(LineReader):
     """See `edge.transports.Process`."""
 
     def __init__(self, device: Device, command: Sequence[str]) -> None:
         self.device = device
-        self.buffer = b""
+        command = [os.path.expanduser(command[0]), *command[1:]]
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         try:
             # An own session: Ctrl-C goes to the client alone, which then closes stdin.
@@ -45,19 +45,11 @@ class LocalProcess:
         except BrokenPipeError as error:
             raise DeviceLost(f"device {self.device.name!r}: the runner ended while it was sent data") from error
 
-    def read_line(self, timeout_s: float) -> bytes:
-        deadline = time.monotonic() + timeout_s
+    def receive(self, timeout_s: float) -> bytes:
         output = self.process.stdout.fileno()
-        while b"\n" not in self.buffer:
-            if not select.select([output], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise TimeoutError
-            data = os.read(output, 1 << 16)
-            if not data:
-                line, self.buffer = self.buffer, b""
-                return line
-            self.buffer += data
-        line, _, self.buffer = self.buffer.partition(b"\n")
-        return line + b"\n"
+        if not select.select([output], [], [], timeout_s)[0]:
+            raise TimeoutError
+        return os.read(output, 1 << 16)
 
     def exit_status(self) -> int | None:
         try:

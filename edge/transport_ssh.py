@@ -1,8 +1,7 @@
 """The transport over SSH: Fabric's connections, hop by hop through the gateways, host keys checked at every hop.
 
-Fabric accepts unknown hosts by default and ignores what ssh_config says about that. Here every hop rejects what
-`known_hosts` does not list, and neither ssh_config nor fabric.yml is read: the device's entry of the configuration is
-all there is, on every machine.
+Fabric accepts unknown hosts by default and ignores what ssh_config says about that. Here every hop rejects what its
+files of known hosts do not list. `edge.ssh_config` says what the hops are; Fabric reads no file of its own.
 """
 
 import logging
@@ -18,12 +17,15 @@ import fabric
 import paramiko
 from paramiko.config import SSHConfig
 
-from .device import Device, parse_gateway
+from .device import Device
 from .errors import AuthenticationFailed, DeviceLost, DeviceUnreachable, EdgeError, HostKeyRejected
+from .ssh_config import Hop, way_to
+from .transports import LineReader
 
 STDERR_TAIL = 8192
 GRACE_S = 10.0
 POLL_S = 0.5
+CUT_OFF = ("timeout", "transport shut down")
 
 # Without a handler, Python prints paramiko's tracebacks to stderr; the EdgeError says it better.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -40,17 +42,17 @@ class _Reject(paramiko.RejectPolicy):
         raise UnknownHost(f"{hostname} offered {key.get_name()} {key.fingerprint}")
 
 
-class SshProcess:
+class SshProcess(LineReader):
     """See `edge.transports.Process`."""
 
     def __init__(self, device: Device, connection: fabric.Connection, command: Sequence[str]) -> None:
         self.device = device
-        self.buffer, self.errors = b"", b""
+        self.errors = b""
         # Not Connection.run: it decodes the output, and reads stdin by the character.
         with self._guard():
             self.channel = connection.create_session()
             self.channel.settimeout(device.silence_timeout_s)
-            self.channel.exec_command("exec " + shlex.join(command))
+            self.channel.exec_command("exec " + _quoted(command))
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
@@ -58,7 +60,7 @@ class SshProcess:
             yield
         except (OSError, EOFError, paramiko.SSHException) as error:
             reason = str(error) or type(error).__name__
-            message = f"the connection was lost ({reason}). Check the link and the device, then run again."
+            message = f"the connection was lost ({reason}). Check the link and the device."
             raise DeviceLost(f"device {self.device.name!r} ({self.device.address}): {message}") from error
 
     def write(self, data: bytes) -> None:
@@ -66,23 +68,16 @@ class SshProcess:
             self.channel.settimeout(self.device.silence_timeout_s)
             self.channel.sendall(data)
 
-    def read_line(self, timeout_s: float) -> bytes:
+    def receive(self, timeout_s: float) -> bytes:
         deadline = time.monotonic() + timeout_s
-        while b"\n" not in self.buffer:
+        while True:
             self._drain_stderr()  # shares the window with stdout: unread, it would stop both
             self.channel.settimeout(max(0.001, min(POLL_S, deadline - time.monotonic())))
             try:
-                data = self.channel.recv(1 << 16)
+                return self.channel.recv(1 << 16)
             except TimeoutError:
                 if time.monotonic() >= deadline:
                     raise
-                continue
-            if not data:
-                line, self.buffer = self.buffer, b""
-                return line
-            self.buffer += data
-        line, _, self.buffer = self.buffer.partition(b"\n")
-        return line + b"\n"
 
     def _drain_stderr(self) -> None:
         while self.channel.recv_stderr_ready():
@@ -117,61 +112,52 @@ class SshTransport:
 @contextmanager
 def open_transport(device: Device) -> Iterator[SshTransport]:
     """Connect to `device` through its gateways, the first hop first."""
-    known_hosts = Path(device.known_hosts).expanduser()
-    if not known_hosts.is_file():
-        advice = "Add the host keys of the device and its gateways there (docs/edge-devices.md), or set `known_hosts`."
-        raise HostKeyRejected(f"device {device.name!r}: the file of known hosts {known_hosts} is missing. {advice}")
     if device.identity_file and not Path(device.identity_file).expanduser().is_file():
         message = f"the key {device.identity_file} is missing. Set `identity_file` to your private key."
         raise AuthenticationFailed(f"device {device.name!r}: {message}")
-    hops = [parse_gateway(gateway) for gateway in device.gateways] + [(device.user, str(device.host), device.port)]
+    hops = way_to(device)
     with ExitStack() as stack:
         connection = None
-        for number, (user, host, port) in enumerate(hops):
+        for number, hop in enumerate(hops):
             role = "gateway " if number < len(hops) - 1 else ""
-            connection = _connection(device, user, host, port, connection, known_hosts)
+            connection = _connection(device, hop, connection)
             stack.callback(connection.close)
             try:
                 connection.open()
             except (OSError, EOFError, paramiko.SSHException) as error:
-                who = f"device {device.name!r} ({role}{user + '@' if user else ''}{host}:{port})"
-                raise _explain(device, who, host, port, error) from error
+                raise _explain(device, f"device {device.name!r} ({role}{hop.address})", hop, error) from error
             if number == 0:
                 _watch(connection.transport.sock, device.silence_timeout_s)
         yield SshTransport(device, connection)
 
 
-def _connection(
-    device: Device,
-    user: str | None,
-    host: str,
-    port: int,
-    gateway: fabric.Connection | None,
-    known_hosts: Path,
-) -> fabric.Connection:
-    keys: dict[str, object] = {}
-    if device.identity_file:
-        keys = {
-            "key_filename": str(Path(device.identity_file).expanduser()),
-            "allow_agent": False,
-            "look_for_keys": False,
-        }
-    connect_kwargs = {
-        **keys,
-        # "channel_timeout": a gateway's way on to the next hop; paramiko waits an hour otherwise.
-        **dict.fromkeys(("timeout", "banner_timeout", "auth_timeout", "channel_timeout"), device.connect_timeout_s),
-    }
+def _connection(device: Device, hop: Hop, gateway: fabric.Connection | None) -> fabric.Connection:
     connection = fabric.Connection(
-        host,
-        user=user,
-        port=port,
+        hop.host,
+        user=hop.user,
+        port=hop.port,
         gateway=gateway if gateway is not None else False,
         config=fabric.Config(lazy=True, ssh_config=SSHConfig()),
-        connect_kwargs=connect_kwargs,
+        connect_kwargs={
+            "key_filename": [str(key) for key in hop.keys] or None,
+            "allow_agent": hop.agent,
+            "look_for_keys": hop.agent and not hop.keys,
+            # "channel_timeout": a gateway's way on to the next hop; paramiko waits an hour otherwise.
+            **dict.fromkeys(("timeout", "banner_timeout", "auth_timeout", "channel_timeout"), device.connect_timeout_s),
+        },
     )
     connection.client.set_missing_host_key_policy(_Reject())
-    connection.client.load_system_host_keys(str(known_hosts))
+    for file in hop.known_hosts:
+        connection.client.load_system_host_keys(str(file))
     return connection
+
+
+def _quoted(command: Sequence[str]) -> str:
+    """`command` for the device's shell; ~/ at its beginning stays the home folder."""
+    program, *arguments = command
+    if program.startswith("~/"):
+        return " ".join(['"$HOME"/' + shlex.quote(program[2:]), shlex.join(arguments)])
+    return shlex.join(command)
 
 
 def _watch(sock: socket.socket, silence_timeout_s: float) -> None:
@@ -186,29 +172,29 @@ def _watch(sock: socket.socket, silence_timeout_s: float) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _explain(device: Device, who: str, host: str, port: int, error: Exception) -> EdgeError:
+def _explain(device: Device, who: str, hop: Hop, error: Exception) -> EdgeError:
     text = str(error) or type(error).__name__
-    scan = f"ssh-keyscan -p {port} {host}"
+    scan = f"ssh-keyscan -p {hop.port} {hop.host}"
+    known_hosts = hop.known_hosts[0]
     if isinstance(error, paramiko.BadHostKeyException):
-        advice = (
-            f"Either it was set up anew or somebody sits in between. Compare with it, then mend {device.known_hosts}."
-        )
+        advice = f"Either it was set up anew or somebody sits in between. Compare with it, then mend {known_hosts}."
         got = f"its host key is {error.key.fingerprint}, not the known {error.expected_key.fingerprint}"
         return HostKeyRejected(f"{who}: {got}. {advice}")
     if isinstance(error, UnknownHost):
-        advice = (
-            f"Compare the key with the device's own, then add the line that `{scan}` prints to {device.known_hosts}."
-        )
+        advice = f"Compare the key with the device's own, then add the line that `{scan}` prints to {known_hosts}."
         return HostKeyRejected(f"{who}: its host key is unknown ({text}). {advice}")
     if isinstance(error, paramiko.PasswordRequiredException):
         return AuthenticationFailed(
             f"{who}: the key has a passphrase. Load it into ssh-agent and leave out `identity_file`."
         )
-    if isinstance(error, paramiko.AuthenticationException) or "No authentication methods" in text:
-        advice = (
-            f"Check `user`, and that the key {device.identity_file or 'of your ssh-agent'} is in its authorized_keys."
-        )
+    # paramiko calls a login that is cut off an authentication error, too.
+    refused = isinstance(error, paramiko.AuthenticationException) and not any(word in text for word in CUT_OFF)
+    if refused or "No authentication methods" in text:
+        keys = ", ".join(map(str, hop.keys)) or "of your ssh-agent"
+        advice = f"Check `user`, and that the key {keys} is in its authorized_keys."
         return AuthenticationFailed(f"{who}: it does not accept the key ({text}). {advice}")
+    if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError):
+        text = "; ".join(dict.fromkeys(str(reason.strerror or reason) for reason in error.errors.values())).lower()
     if isinstance(error, TimeoutError):
         text = f"no answer within {device.connect_timeout_s:g} s"
     return DeviceUnreachable(

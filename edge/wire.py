@@ -10,8 +10,8 @@
     sending: their order, then their bytes   →
                                              ←  locked, fingerprint, job, job, …, done      or: problem
 
-Lines of JSON both ways. While it waits or works the device says something every 5 seconds: silence means that it is
-lost.
+Lines of JSON both ways. While it waits or works the device says something every 5 seconds, and whatever arrives from
+then on is answered with an empty line: silence tells either end that the other one is lost.
 """
 
 import hashlib
@@ -30,11 +30,16 @@ RUNNER = Path(__file__).with_name("runner.py")
 CHUNK_BYTES = 1 << 18
 
 BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
+PROBE = Path(__file__).with_name("probe.py")
+
+RUNNER_GAVE_UP = 70
+HEARTBEATS = ("receiving", "waiting", "working")
 
 PROBLEMS = {
     "busy": (errors.DeviceBusy, "Wait for the other session, or raise `lock_timeout_s`."),
     "runtime": (errors.RuntimeMissing, "Install it for the device's `python`, or change the device's configuration."),
-    "storage": (errors.StorageFailed, "Make room there, or set another `work_folder`."),
+    "storage": (errors.StorageFailed, "Make room there, or set another `work_folder` or `lock_file`."),
+    "install": (errors.InstallFailed, "Name other versions, or wheel files of your own, with --packages."),
     "protocol": (errors.RunnerFailed, "Run it again; if it comes again, report it."),
 }
 
@@ -77,6 +82,17 @@ def converse(
         process.close()
 
 
+def probe(transport: Transport, device: Device) -> dict[str, Any]:
+    """What `edge/probe.py` finds on `device`, with any Python that starts there."""
+    assert device.python is not None
+    command = [device.python, "-c", PROBE.read_text(), device.work_folder, device.lock_file]
+    process = transport.start(command)
+    try:
+        return _next_event(process, device, first=True)
+    finally:
+        process.close()
+
+
 def _talk(
     process: Process, device: Device, request: Mapping[str, Any], files: Files, traffic: Traffic
 ) -> Iterator[dict[str, Any]]:
@@ -98,10 +114,11 @@ def _talk(
         _next_event(process, device)
         raise
     while True:
-        event = _next_event(process, device)
+        event = _next_event(process, device, answer=b"\n")
         if event["event"] == "done":
             return
-        yield event
+        if event["event"] not in HEARTBEATS:
+            yield event
 
 
 def _line(value: Any) -> bytes:
@@ -127,14 +144,14 @@ def _expect(process: Process, device: Device, name: str) -> dict[str, Any]:
     return event
 
 
-def _next_event(process: Process, device: Device, first: bool = False) -> dict[str, Any]:
+def _next_event(process: Process, device: Device, first: bool = False, answer: bytes = b"") -> dict[str, Any]:
     """The next event; `first`: before the runner speaks, what the login shell prints is skipped."""
     deadline = time.monotonic() + device.silence_timeout_s
     while True:
         try:
-            line = process.read_line(max(0.0, deadline - time.monotonic()))
+            line = process.read_line(max(0.0, deadline - time.monotonic()), answer)
         except TimeoutError:
-            message = f"no word for {device.silence_timeout_s:g} s. Check the link and the device, then run again."
+            message = f"no word for {device.silence_timeout_s:g} s. Check the link and the device."
             raise errors.DeviceLost(f"{_who(device)}: {message}") from None
         if not line:
             raise _ended(process, device, first)
@@ -157,8 +174,13 @@ def _ended(process: Process, device: Device, first: bool) -> errors.EdgeError:
     if first and status in (126, 127):
         advice = "Install Python 3.8 or later, or set the device's key `python`."
         return errors.RuntimeMissing(f"{_who(device)}: {device.python!r} cannot be started there ({said}). {advice}")
+    if status == RUNNER_GAVE_UP:  # it tells a problem before it ends for one
+        message = "the runner there heard nothing from here for too long and gave up. Check the link."
+        return errors.DeviceLost(f"{_who(device)}: {message}")
     if status is None or status < 0:
-        message = f"the session ended before its work was done{': ' + said if said else ''}. Run it again."
+        message = (
+            f"the session ended before its work was done{': ' + said if said else ''}. Check the link and the device."
+        )
         return errors.DeviceLost(f"{_who(device)}: {message}")
     return errors.RunnerFailed(f"{_who(device)}: the runner ended with exit status {status}: {said or 'no message'}.")
 
@@ -181,5 +203,6 @@ def request_for(device: Device, jobs: Sequence[Mapping[str, Any]]) -> dict[str, 
             "lock_file": device.lock_file,
             "lock_timeout_s": device.lock_timeout_s,
             "deadline_s": device.deadline_s,
+            "silence_timeout_s": device.silence_timeout_s,
         },
     }

@@ -238,8 +238,8 @@ def _generation(results: Path, folder: Path) -> dict[str, Any]:
 def _candidate(
     results: Path, name: str, limits: Mapping[str, Mapping[str, float]], rungs: Iterable[int | None], dropped: bool
 ) -> dict[str, Any]:
-    """What the records of a candidate tell so far; `feasible` is None until it is measured on all devices. `dropped`: it
-    is not trained in full."""
+    """What the records of a candidate tell so far; `feasible` is None until it is measured on all devices. `dropped`:
+    it is not trained in full."""
     folder = results / "candidates" / name
     files = {"train": "train.json", "export": "export.json"} | {d: f"measure.{d}.json" for d in limits}
     short = {f"rung {rung}": f"rung.{rung}.json" for rung in rungs if rung is not populations.FULL}

@@ -3,33 +3,19 @@
 import hashlib
 import os
 import socket
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
+from sample_models import make_model
+from servers import make_key
 
 import edge
-from edge.reference import reference_model
 
 pytestmark = pytest.mark.infra
 QUICK = edge.Timing(min_runs=20, min_s=0.01, max_s=1.0, warmup_max_s=0.1)
-
-
-def make_model(path: Path, note: str = "a model") -> Path:
-    """uint8 [1, 16, 41, 41] to float32 [1, 2]: the reference, as a file of its own by its `note`."""
-    model = onnx.load_from_string(reference_model())
-    model.doc_string = note
-    onnx.save(model, path)
-    return path
-
-
-@pytest.fixture
-def model(tmp_path) -> Path:
-    return make_model(tmp_path / "tiny.onnx")
 
 
 @pytest.fixture
@@ -115,7 +101,7 @@ def test_an_unknown_host_is_refused(sshd, tmp_path):
 
 def test_a_changed_host_key_is_refused(sshd, tmp_path):
     known = tmp_path / "known_hosts"
-    known.write_text(f"[127.0.0.1]:{sshd.port} {sshd.make_key(tmp_path / 'imposter')}\n")
+    known.write_text(f"[127.0.0.1]:{sshd.port} {make_key(tmp_path / 'imposter')}\n")
     assert "not the known" in refused(sshd.device(tmp_path, known_hosts=str(known)), edge.HostKeyRejected)
 
 
@@ -157,23 +143,6 @@ def test_a_device_without_that_python_is_an_error_that_names_it(sshd, tmp_path):
         session.enrol()
 
 
-def test_a_lost_session_is_an_error_and_frees_the_device(sshd, tmp_path, model):
-    device = sshd.device(tmp_path)
-    with edge.connect(device) as session:
-        enrolment = session.enrol()
-        connection = session._transport.connection
-        cutter = threading.Thread(target=cut_when_working, args=(tmp_path, connection))
-        cutter.start()
-        endless = edge.Timing(min_s=60, max_s=60)
-        with pytest.raises(edge.DeviceLost, match="loopback"):
-            session.measure([edge.Job(model)], endless, enrolment=enrolment)
-        cutter.join()
-    with edge.connect(sshd.device(tmp_path, lock_timeout_s=20)) as session:
-        (record,) = session.measure([edge.Job(model)], QUICK, enrolment=enrolment)
-    assert record["status"] == "ok"
-    assert_all_end(tmp_path)
-
-
 def runners(folder: Path) -> list[int]:
     """The processes that have a file in `folder` open."""
     found = []
@@ -193,11 +162,3 @@ def assert_all_end(folder: Path) -> None:
     while runners(folder):
         assert time.monotonic() < deadline, f"still there: {runners(folder)}"
         time.sleep(0.05)
-
-
-def cut_when_working(folder: Path, connection) -> None:
-    for _ in range(200):
-        if len(runners(folder)) >= 2:  # the runner and its fork, which times the model
-            break
-        time.sleep(0.05)
-    connection.transport.sock.shutdown(socket.SHUT_RDWR)

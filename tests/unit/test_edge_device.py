@@ -16,11 +16,11 @@ def test_a_device_needs_nothing_to_be_this_machine():
 
 def test_an_ssh_device_uses_the_python_of_its_own():
     device = edge.Device.from_config("jetson", {"transport": "ssh", "host": "10.0.0.7", "user": "nv", "cpus": [2, 3]})
-    assert (device.python, device.cpus, device.address) == ("python3", (2, 3), "nv@10.0.0.7:22")
+    assert (device.python, device.cpus, device.address) == ("python3", (2, 3), "nv@10.0.0.7")
 
 
 def test_an_empty_value_means_the_default():
-    assert edge.Device.from_config("here", {"port": None, "cpus": None}).port == 22
+    assert edge.Device.from_config("here", {"threads": None, "cpus": None}).threads == 1
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,7 @@ def test_an_empty_value_means_the_default():
         ({"gateways": ["user@host:port"]}, "a list of user@host:port, the first hop first"),
         ({"gateways": "user@host"}, "a list of user@host:port, the first hop first"),
         ({"identity_file": 3}, "identity_file is 3"),
+        ({"reconnect_s": -1}, "reconnect_s is -1; expected a time in seconds, 0 or more"),
         ({"work_folder": ""}, "work_folder is ''"),
         (["a", "list"], "expected a mapping"),
     ],
@@ -56,7 +57,16 @@ def test_a_wrong_entry_is_refused_by_device_key_and_expectation(entry, words):
 
 def test_a_gateway_may_leave_out_user_and_port():
     assert parse_gateway("jump@hop:2222") == ("jump", "hop", 2222)
-    assert parse_gateway("hop") == (None, "hop", 22)
+    assert parse_gateway("hop") == (None, "hop", None)
+
+
+@pytest.mark.parametrize(
+    "entry", [{"gateways": ["jump:secret@hop"]}, {"user": "nv:secret"}, {"host": "nv:secret@h"}, {"password": "secret"}]
+)
+def test_a_password_is_refused_and_not_repeated(entry):
+    with pytest.raises(ValueError, match="use a key") as caught:
+        edge.Device.from_config("thing", {"transport": "ssh", "host": "h"} | entry)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ compared = {
     if file.stat().st_size and (name in last["front"] or name not in last["candidates"])
 }
 begin = time.time()
-with edge.connect(device) as session:
+with edge.connect(device, patient=True) as session:
     records = session.measure(
         [edge.Job(file) for file in compared.values()],
         edge.Timing(**snakemake.params.timing),

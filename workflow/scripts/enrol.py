@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 logger = log.start(snakemake.log[0], "enrol")
 device = edge.Device.from_config(snakemake.wildcards.device, snakemake.params.device)
-with edge.connect(device) as session:
-    record = session.enrol()
+record = edge.enrol(device)
 write_json(snakemake.output[0], record)
 fingerprint = record["fingerprint"]
 logger.info("%s: %s, onnxruntime %s", device.name, fingerprint["cpu_model"], fingerprint["onnxruntime"])

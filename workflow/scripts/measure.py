@@ -27,7 +27,10 @@ if export["status"] == "failed":
     record = failed(export["reason"], device=device.name)
 else:
     expected = np.asarray(export["outputs"])
-    with edge.connect(device) as session, parity.first_clips(snakemake.input.parity, len(expected)) as clips:
+    with (
+        edge.connect(device, patient=True) as session,
+        parity.first_clips(snakemake.input.parity, len(expected)) as clips,
+    ):
         (record,) = session.measure(
             [edge.Job(Path(snakemake.input.model), clips=clips)],
             edge.Timing(**snakemake.params.timing),

@@ -25,7 +25,7 @@ found = {name: failed(read_json(drafts / f"{name}.failed.json")["reason"]) for n
 begin = time.time()
 device = edge.Device.from_config(snakemake.wildcards.device, snakemake.params.device)
 if drafted:
-    with edge.connect(device) as session:
+    with edge.connect(device, patient=True) as session:
         records = session.measure(
             [edge.Job(file) for file in drafted.values()],
             edge.Timing(**snakemake.params.timing),
