@@ -13,6 +13,7 @@ from .errors import (
     RuntimeMissing,
     StorageFailed,
 )
+from .repetition import remarks
 from .session import Job, Session, Timing, connect
 
 __all__ = [
@@ -31,4 +32,5 @@ __all__ = [
     "StorageFailed",
     "Timing",
     "connect",
+    "remarks",
 ]
