@@ -123,6 +123,7 @@ def test_the_runner_computes_there_what_onnxruntime_computes_here(fixture, arch,
         python=str(request.getfixturevalue(fixture)),
         work_folder=str(tmp_path / "work"),
         lock_file=str(tmp_path / "lock"),
+        deadline_s=600,
         silence_timeout_s=120,
     )
     with edge.connect(device) as session:
