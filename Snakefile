@@ -76,5 +76,9 @@ onstart:
     start_run()
 
 
+onerror:
+    print_owed()
+
+
 onsuccess:
     print_summary()

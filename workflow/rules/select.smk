@@ -7,12 +7,12 @@ rule select:
         proposals="results/generations/{gen}/proposals.json",
         population="results/generations/{gen}/population.json",
         screening=expand(
-            "results/generations/{{gen}}/screening.{device}.json", device=DEVICES
+            "results/generations/{{gen}}/screening.{device}.json", device=BUDGETS
         ),
         short=lambda wildcards: short_trainings(wildcards.gen),
         train=generation_records("train"),
         export=generation_records("export"),
-        measured=generation_records("measured"),
+        measured=generation_measurements,
         predictors="results/predictors.json",
     output:
         "results/generations/{gen}/state.json",
@@ -25,8 +25,9 @@ rule select:
     envmodules:
         *MODULES,
     params:
-        budgets=costs.budgets(config["devices"]),
+        budgets=BUDGETS,
         objectives=config["search"]["objectives"][1:],
+        device=costs.objective_device(config),
         patience=config["search"]["patience"],
         code=code(
             "edgeloop.search.state",

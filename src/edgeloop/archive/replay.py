@@ -10,7 +10,7 @@ from edgeloop.archive import SPACE
 from edgeloop.populations import FULL, stages
 from edgeloop.records import candidate_id, read_json
 from edgeloop.search import decide, halving, state
-from edgeloop.search.costs import BUDGET_KEYS, budgets
+from edgeloop.search.costs import BUDGET_KEYS, budgets, objective_device
 from edgeloop.space import Space
 
 State = dict[str, Any]
@@ -92,14 +92,15 @@ class History:
     def _current(self) -> dict[str, Any]:
         """The settings that the states are of: they are drawn up anew when the budget changes."""
         return {
-            "budgets": budgets(self.config["devices"]),
+            "budgets": budgets(self.config),
+            "device": objective_device(self.config),
             "objectives": self.config["search"]["objectives"][1:],
             "patience": self.config["search"]["patience"],
         }
 
     def _before(self, number: int, settings: Mapping[str, Any]) -> State:
         """The state before generation `number`, under `settings`."""
-        key = repr((settings["budgets"], settings["objectives"], settings["patience"]))
+        key = repr([settings[name] for name in ("budgets", "objectives", "device", "patience")])
         states = self._states.setdefault(key, [state.empty()])
         while len(states) <= number:
             states.append(self._advance(states[-1], len(states) - 1, settings))
@@ -126,6 +127,7 @@ class History:
             objectives=settings["objectives"],
             reference_rmse=self.reference_rmse,
             patience=settings["patience"],
+            device=settings["device"],
         )
 
     def _promoted(self, number: int, population: Mapping[str, Any]) -> Iterator[tuple[int, list[str]]]:
@@ -148,7 +150,11 @@ class History:
                 device: {limits[figure]: limit for figure, limit in entry.items()}
                 for device, entry in settings["budgets"].items()
             },
-            "search": {"objectives": ["val_rmse", *settings["objectives"]]},
+            "search": {
+                "objectives": ["val_rmse", *settings["objectives"]],
+                "feasible_on": None,
+                "objective_device": settings["device"],
+            },
         }
         runs = [run for run in self.earlier["runs"] if run["lineage"] in settings["earlier"]]
         return decide.known(config, self.space, current, {**self.earlier, "runs": runs})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeloop.records import Genotype
-from edgeloop.search.costs import Budgets, Costs
+from edgeloop.search.costs import Budgets, Costs, objective_costs, objective_limits
 from edgeloop.space import Space
 
 
@@ -42,7 +42,8 @@ class Knowledge:
     for each number of epochs, the fewest first, (genotype, loss). tried: the ids of all that training was begun with.
     screened: all that was measured, trained or not, by architecture id.
     earlier: what each of the runs found that `search.warm_start` names, as (genotype, loss); their genotypes are of
-    `space`. objectives: the names of a result's costs, such as ("latency_ms",). budgets: see Budgets.
+    `space`. objectives: the figures that a result's costs are, such as ("latency_ms",). budgets: see Budgets. device:
+    whose figures they are, or costs.WORST.
     """
 
     space: Space
@@ -53,16 +54,16 @@ class Knowledge:
     earlier: Sequence[Sequence[tuple[Genotype, float]]]
     objectives: Sequence[str]
     budgets: Budgets
+    device: str
 
     @property
     def limits(self) -> tuple[float, ...]:
         """The budget of each objective besides the loss."""
-        return tuple(self.budgets[next(iter(self.budgets))][name] for name in self.objectives)
+        return objective_limits(self.budgets, self.objectives, self.device)
 
     def objective_costs(self, costs: Costs) -> tuple[float, ...] | None:
-        """The costs that are objectives; None where the first device did not give them all."""
-        found = costs.get(next(iter(self.budgets))) or {}
-        values = tuple(found.get(name) for name in self.objectives)
+        """The costs that are objectives; None where a device did not give them all."""
+        values = objective_costs(costs, self.budgets, self.objectives, self.device)
         return None if None in values else values
 
 
@@ -72,9 +73,11 @@ def knowledge(
     *,
     budgets: Budgets,
     objectives: Sequence[str],
+    device: str | None = None,
     earlier: Sequence[Sequence[tuple[Genotype, float]]] = (),
 ) -> Knowledge:
-    """What `state` tells; the order in which its file lists things plays no part."""
+    """What `state` tells; the order in which its file lists things plays no part. `device` is the first one where none
+    is named."""
     entries = sorted(state["candidates"].items(), key=lambda item: (item[1]["generation"], item[0]))
     results = [
         Result(
@@ -112,4 +115,5 @@ def knowledge(
         earlier=earlier,
         objectives=objectives,
         budgets=budgets,
+        device=device or next(iter(budgets)),
     )
