@@ -29,7 +29,8 @@ def show(options: argparse.Namespace) -> int:
     """Print the status; with `--watch` until the run has ended or Ctrl-C."""
     console, folder = Console(highlight=False), options.directory
     if not options.watch:
-        console.print(view(gather(folder)))
+        # In a file or a pipe a line is a line, however long.
+        console.print(view(gather(folder)), soft_wrap=not console.is_terminal)
         return 0
     if not console.is_terminal:
         raise ValueError("--watch needs a terminal; without it, status is printed once")

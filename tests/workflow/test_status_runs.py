@@ -97,6 +97,6 @@ def test_of_a_run_in_progress_it_shows_jobs_and_of_a_killed_one_how_to_go_on(tmp
     assert "time left: " in last
     assert any(re.search(r"running: .*(simulate|prepare)", look) for look in looks)
     assert "running (PID" not in of_the_copy and "broken off" not in of_the_copy
-    assert f"a copy of {run.folder}, last sign of life" in of_the_copy.replace("\n", " ")
-    assert re.search(r"broken off with \d+ jobs half done: go on with `make resume`", killed.replace("\n", " "))
+    assert f"a copy of {run.folder}, last sign of life" in of_the_copy
+    assert re.search(r"broken off with \d+ jobs half done: go on with `make resume`$", killed, re.MULTILINE)
     assert "running: " not in killed
