@@ -16,7 +16,7 @@ import edge
 from edge.reference import reference_model
 
 pytestmark = pytest.mark.infra
-QUICK = edge.Timing(min_runs=20, min_s=0.01, max_s=1.0, warmup_max_s=0.1)
+QUICK = edge.Timing(min_runs=20, min_s=0.01, max_s=1.0, warmup_max_s=0.1, quiet_wait_s=0)
 
 
 def make_model(path: Path, note: str = "a model") -> Path:
