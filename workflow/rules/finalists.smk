@@ -1,7 +1,5 @@
 """The front's best few on the full budget, and what is deployed of them. Only here are the test clips read."""
 
-OF_FINALIST = "results/finalists/{candidate}/{seed}/"
-
 
 checkpoint nominate:
     input:
@@ -29,8 +27,8 @@ use rule train as train_finalist with:
         validation=split_files("validation"),
         start=[],
     output:
-        record=OF_FINALIST + "train.json",
-        weights=OF_FINALIST + "weights.pt",
+        record="results/finalists/{candidate}/{seed}/train.json",
+        weights="results/finalists/{candidate}/{seed}/weights.pt",
     log:
         "logs/train_finalist/{candidate}.{seed}.log",
     benchmark:
@@ -45,12 +43,12 @@ use rule train as train_finalist with:
 use rule export as export_finalist with:
     input:
         genotype=rules.export.input.genotype,
-        train=OF_FINALIST + "train.json",
-        weights=OF_FINALIST + "weights.pt",
+        train="results/finalists/{candidate}/{seed}/train.json",
+        weights="results/finalists/{candidate}/{seed}/weights.pt",
         parity=rules.export.input.parity,
     output:
-        record=OF_FINALIST + "export.json",
-        model=OF_FINALIST + "model.onnx",
+        record="results/finalists/{candidate}/{seed}/export.json",
+        model="results/finalists/{candidate}/{seed}/model.onnx",
     log:
         "logs/export_finalist/{candidate}.{seed}.log",
     benchmark:
@@ -59,13 +57,13 @@ use rule export as export_finalist with:
 
 use rule measure as measure_finalist with:
     input:
-        export=OF_FINALIST + "export.json",
-        model=OF_FINALIST + "model.onnx",
+        export="results/finalists/{candidate}/{seed}/export.json",
+        model="results/finalists/{candidate}/{seed}/model.onnx",
         enrolment=rules.measure.input.enrolment,
         parity=rules.measure.input.parity,
         parity_targets=rules.measure.input.parity_targets,
     output:
-        OF_FINALIST + "measure.{device}.json",
+        "results/finalists/{candidate}/{seed}/measure.{device}.json",
     log:
         "logs/measure_finalist/{candidate}.{seed}.{device}.log",
     benchmark:
@@ -77,13 +75,13 @@ rule evaluate:
         # Nobody reads the test clips before the search has ended, not even for a baseline.
         nominated=ancient("results/finalists.json"),
         genotype=ancient("results/candidates/{candidate}/genotype.json"),
-        train=OF_FINALIST + "train.json",
-        weights=OF_FINALIST + "weights.pt",
+        train="results/finalists/{candidate}/{seed}/train.json",
+        weights="results/finalists/{candidate}/{seed}/weights.pt",
         clips=split_files("test"),
         index="results/data/test.index.csv",
     output:
-        record=OF_FINALIST + "test.json",
-        predictions=OF_FINALIST + "predictions.csv",
+        record="results/finalists/{candidate}/{seed}/test.json",
+        predictions="results/finalists/{candidate}/{seed}/predictions.csv",
     log:
         "logs/evaluate/{candidate}.{seed}.log",
     benchmark:
