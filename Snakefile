@@ -65,5 +65,9 @@ onstart:
     start_run()
 
 
+onerror:
+    print_owed()
+
+
 onsuccess:
     print_summary()

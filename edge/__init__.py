@@ -16,6 +16,7 @@ from .errors import (
     RuntimeMissing,
     StorageFailed,
 )
+from .repetition import remarks
 from .session import Job, Session, Timing, connect
 
 __all__ = [
@@ -37,4 +38,5 @@ __all__ = [
     "Timing",
     "connect",
     "enrol",
+    "remarks",
 ]

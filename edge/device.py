@@ -25,11 +25,13 @@ class Device:
     transport: str = "local"
     budget_ms: float | None = None
     budget_memory_mb: float | None = None
+    budget_energy_mj: float | None = None
     python: str | None = None
     work_folder: str = "~/.cache/edgeloop"
     cache_mb: int = 512
     threads: int = 1
     cpus: tuple[int, ...] | None = None
+    batch_sizes: tuple[int, ...] = (1,)
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     host: str | None = None
     port: int | None = None
@@ -46,7 +48,7 @@ class Device:
     reconnect_s: float = 300.0
 
     def __post_init__(self) -> None:
-        for key in ("cpus", "providers", "gateways"):
+        for key in ("cpus", "batch_sizes", "providers", "gateways"):
             value = getattr(self, key)
             if isinstance(value, list):
                 object.__setattr__(self, key, tuple(value))
@@ -127,6 +129,13 @@ def _check(device: Device) -> None:
         refuse("budget_ms", "a latency above 0 in milliseconds")
     if device.budget_memory_mb is not None and not (number(device.budget_memory_mb) and device.budget_memory_mb > 0):
         refuse("budget_memory_mb", "a size above 0 in MB")
+    if device.budget_energy_mj is not None and not (number(device.budget_energy_mj) and device.budget_energy_mj > 0):
+        refuse("budget_energy_mj", "an energy above 0 in mJ")
+    sizes = device.batch_sizes
+    if not (isinstance(sizes, tuple) and sizes and all(whole(n) and n > 0 for n in sizes)) or len({*sizes}) < len(
+        sizes
+    ):
+        refuse("batch_sizes", "a list of different whole numbers above 0, for example [1, 8]")
     for key in ("deadline_s", "connect_timeout_s", "silence_timeout_s"):
         if not (number(getattr(device, key)) and getattr(device, key) > 0):
             refuse(key, "a time above 0 in seconds")

@@ -30,6 +30,7 @@ import hashlib
 import json
 import math
 import platform
+import re
 import select
 import shutil
 import signal
@@ -41,7 +42,15 @@ import time
 HEARTBEAT_S = 5.0
 BLOCK_MS = 2.0
 STABLE = 0.03
+WATCH_S = 0.1
+ENERGY_S = 0.5
+ENERGY_READING_S = 0.01
+QUIET_WINDOW_S = 0.5
+QUIET_PRESSURE = 0.1
 INFRASTRUCTURE_EXIT = 70
+# Tests have trees of their own, for boards that are not at hand and for loads that come and go on the spot. PROC is for
+# the load alone: everything else of /proc is read there.
+SYS, PROC = os.environ.get("EDGELOOP_SYS", "/sys"), os.environ.get("EDGELOOP_PROC", "/proc")
 
 
 class DeviceProblem(Exception):
@@ -107,36 +116,252 @@ def fingerprint(numpy, onnxruntime):
     }
 
 
-def telemetry():
-    """Temperatures, clocks, pressure and power at this moment; null where the machine does not tell."""
-    cpu = "/sys/devices/system/cpu/cpu0/"
-    thermal, rails = {}, {}
-    for zone in sorted(glob.glob("/sys/class/thermal/thermal_zone*")):
-        value = read_int(zone + "/temp")
-        thermal[read(zone + "/type") or os.path.basename(zone)] = None if value is None else value / 1000.0
-    for chip in glob.glob("/sys/class/hwmon/hwmon*"):  # Jetson: INA3221 power monitors
+def thermal_zones():
+    """The temperature of each zone in degrees Celsius, and that from which on the kernel slows the machine down (the
+    lowest passive trip point); null where a zone does not tell. Linux:
+    Documentation/driver-api/thermal/sysfs-api.rst."""
+    now, limits = {}, {}
+    for zone in sorted(glob.glob(SYS + "/class/thermal/thermal_zone*")):
+        name, value = read(zone + "/type") or os.path.basename(zone), read_int(zone + "/temp")
+        if name in now:
+            name = "%s %s" % (name, os.path.basename(zone)[len("thermal_zone") :])
+        trips = glob.glob(zone + "/trip_point_*_type")
+        passive = [read_int(trip[: -len("type")] + "temp") for trip in trips if read(trip) == "passive"]
+        now[name] = None if value is None else value / 1000.0
+        limits[name] = min([trip / 1000.0 for trip in passive if trip and trip > 0], default=None)
+    return now, limits
+
+
+def cooling():
+    """The state of whatever slows a processor down to cool it, by name; 0 is at full speed. Fans do not count."""
+    found = {}
+    for device in sorted(glob.glob(SYS + "/class/thermal/cooling_device*")):
+        kind, state = read(device + "/type") or "", read_int(device + "/cur_state")
+        if state is not None and re.search("cpufreq|devfreq|throttle|processor", kind, re.IGNORECASE):
+            found["%s %s" % (kind, os.path.basename(device)[len("cooling_device") :])] = state
+    return found
+
+
+def power_rails():
+    """The files with millivolt and milliampere of each rail of a Jetson's INA3221 monitors, by label. Linux:
+    Documentation/hwmon/ina3221.rst."""
+    rails = {}
+    for chip in sorted(glob.glob(SYS + "/class/hwmon/hwmon*")):
         if not (read(chip + "/name") or "").startswith("ina3221"):
             continue
-        for label in glob.glob(chip + "/in*_label"):
+        for label in sorted(glob.glob(chip + "/in*_label")):
             number = os.path.basename(label)[2 : -len("_label")]
-            millivolt, milliampere = read_int(chip + "/in%s_input" % number), read_int(chip + "/curr%s_input" % number)
-            if millivolt is not None and milliampere is not None:
-                rails[read(label) or number] = round(millivolt * milliampere / 1e6, 4)
-    pressure = (read("/proc/pressure/cpu") or "").split("\n")[0]
-    total = pressure.rpartition("total=")[2]
-    rapl = {os.path.basename(p): read_int(p + "/energy_uj") for p in glob.glob("/sys/class/powercap/intel-rapl:?")}
+            files = chip + "/in%s_input" % number, chip + "/curr%s_input" % number
+            if None not in map(read_int, files):
+                rails[read(label) or number] = files
+    return rails
+
+
+def watts(files):
+    """The power of one rail now; None where it cannot be read any longer."""
+    millivolt, milliampere = map(read_int, files)
+    return None if None in (millivolt, milliampere) else millivolt * milliampere / 1e6
+
+
+def energy_counters():
+    """The RAPL counters of x86 that can be read: {domain: (file, range in uJ)}. Linux:
+    Documentation/power/powercap/powercap.rst. Since 2020 only root may read them, unless somebody has seen to it."""
+    found = {}
+    for domain in sorted(glob.glob(SYS + "/class/powercap/intel-rapl:?")):
+        if read_int(domain + "/energy_uj") is not None:
+            name = read(domain + "/name") or os.path.basename(domain)
+            found[name] = (domain + "/energy_uj", read_int(domain + "/max_energy_range_uj") or 2**32)
+    return found
+
+
+def clock_khz():
+    """The clock of the first core that this process may use, and of the GPU (Jetson); null where they do not tell."""
+    core = "%s/devices/system/cpu/cpu%d/cpufreq/scaling_cur_freq" % (SYS, min(os.sched_getaffinity(0)))
+    for device in sorted(glob.glob(SYS + "/class/devfreq/*")):
+        if re.search("gpu|ga10b|gv11b|gp10b", os.path.basename(device)):  # Orin, Xavier, TX2
+            hertz = read_int(device + "/cur_freq")
+            return read_int(core), None if hertz is None else hertz // 1000
+    return read_int(core), None
+
+
+def cpu_pressure_us():
+    """For how long, since the boot, some process waited for a CPU; None where the kernel does not count it (PSI)."""
+    total = (read(PROC + "/pressure/cpu") or "").split("\n")[0].rpartition("total=")[2]
+    return int(total) if total.isdigit() else None
+
+
+def telemetry():
+    """Temperatures, clocks, pressure, memory and power at this moment; null where the machine does not tell."""
+    core = "%s/devices/system/cpu/cpu%d/" % (SYS, min(os.sched_getaffinity(0)))
+    (thermal, limits), (cpu, gpu) = thermal_zones(), clock_khz()
     return {
         "time_s": time.time(),
         "load_1min": os.getloadavg()[0],
-        "cpu_pressure_us": int(total) if total.isdigit() else None,
+        "cpu_pressure_us": cpu_pressure_us(),
+        "memory_available_mb": kilobytes("/proc/meminfo", "MemAvailable"),
         "thermal_c": thermal or None,
-        "power_w": rails or None,
-        "rapl_uj": rapl or None,
-        "governor": read(cpu + "cpufreq/scaling_governor"),
-        "cpu_khz": read_int(cpu + "cpufreq/scaling_cur_freq"),
-        "throttle_count": read_int(cpu + "thermal_throttle/core_throttle_count"),
-        "rpi_throttled": read("/sys/devices/platform/soc/soc:firmware/get_throttled"),
+        "thermal_limit_c": limits or None,
+        "power_w": {rail: watts(files) for rail, files in power_rails().items()} or None,
+        "rapl_uj": {name: read_int(file) for name, (file, _) in energy_counters().items()} or None,
+        "governor": read(core + "cpufreq/scaling_governor"),
+        "cpu_khz": cpu,
+        "gpu_khz": gpu,
+        "throttle_count": read_int(core + "thermal_throttle/core_throttle_count"),
+        "cooling_state": cooling() or None,
+        "rpi_throttled": read(SYS + "/devices/platform/soc/soc:firmware/get_throttled"),
     }
+
+
+def throttled(reading):
+    """Whether the machine runs slower than it could at the moment of a reading: too hot, or too little voltage."""
+    # Raspberry Pi: the low bits tell of now, the high ones of the time since the boot.
+    pi = int(reading["rpi_throttled"] or "0", 16) & 0xF
+    return bool(pi or any((reading["cooling_state"] or {}).values()))
+
+
+def too_hot(reading):
+    """The zones that are as hot as their limit."""
+    limits = reading["thermal_limit_c"] or {}
+    found = reading["thermal_c"] or {}
+    return sorted(zone for zone in found if None not in (found[zone], limits[zone]) and found[zone] >= limits[zone])
+
+
+class Watch:
+    """Readings while a model is timed, one every WATCH_S at most, and what came out of them in all."""
+
+    def __init__(self):
+        self.readings, self.last = [], 0.0
+
+    def __call__(self):
+        if time.monotonic() - self.last >= WATCH_S:
+            self.readings.append(telemetry())
+            self.last = time.monotonic()
+
+    def summary(self):
+        def column(key):
+            return [reading[key] for reading in self.readings if reading[key] is not None]
+
+        def by_name(key, of):
+            rows = column(key)
+            values = {name: [row[name] for row in rows if row.get(name) is not None] for name in (rows or [{}])[0]}
+            return {name: of(found) for name, found in values.items() if found} or None
+
+        return {
+            "readings": len(self.readings),
+            "thermal_max_c": by_name("thermal_c", max),
+            "power_mean_w": by_name("power_w", lambda found: round(sum(found) / len(found), 4)),
+            "cpu_min_khz": min(column("cpu_khz"), default=None),
+            "cpu_max_khz": max(column("cpu_khz"), default=None),
+            "gpu_min_khz": min(column("gpu_khz"), default=None),
+            "gpu_max_khz": max(column("gpu_khz"), default=None),
+            "memory_available_min_mb": min(column("memory_available_mb"), default=None),
+            "throttled": any(map(throttled, self.readings)),
+            "too_hot": sorted({zone for reading in self.readings for zone in too_hot(reading)}),
+        }
+
+
+class EnergyMeter:
+    """The energy that the device has taken up since the first reading, in J.
+
+    From a Jetson's INA3221 monitors: their power, integrated over the readings (trapezoids). The whole board is the
+    rail of its input where there is one (VDD_IN, POM_5V_IN), otherwise all rails together, as on AGX boards, which have
+    none. Else from RAPL: the counters of the processor packages, which wrap around. `source` is None where there is
+    neither.
+    """
+
+    def __init__(self):
+        rails, counters = power_rails(), energy_counters()
+        whole = [name for name in rails if name in ("VDD_IN", "POM_5V_IN")]
+        self.rails = {name: rails[name] for name in whole or rails}
+        packages = {name: counters[name] for name in counters if name.startswith("package")}
+        self.counters = {} if self.rails else packages
+        self.source = "ina3221" if self.rails else "rapl" if self.counters else None
+        self.domains = sorted(self.rails or self.counters)
+        self.joule, self.last, self.broken = 0.0, None, False
+
+    def read(self):
+        now = time.perf_counter()
+        if self.rails:
+            values = [watts(files) for files in self.rails.values()]
+        else:
+            values = [read_int(file) for file, _ in self.counters.values()]
+        self.broken = self.broken or None in values
+        if self.last is not None and not self.broken:
+            before, earlier = self.last
+            if self.rails:
+                self.joule += (now - before) * (sum(values) + sum(earlier)) / 2
+            else:
+                for value, old, (_, size) in zip(values, earlier, self.counters.values()):
+                    self.joule += (value - old if value >= old else value + size - old) / 1e6
+        self.last = now, values
+
+
+def measure_energy(step):
+    """The energy of one call of `step`, run again and again with nothing in between for ENERGY_S; None without a
+    sensor, or when one falls silent. What the machine takes when it idles is part of it."""
+    meter = EnergyMeter()
+    if meter.source is None:
+        return None
+    runs, started = 0, time.perf_counter()
+    meter.read()
+    read_at = started
+    while runs < 2 or time.perf_counter() - started < ENERGY_S:
+        step()
+        runs += 1
+        if time.perf_counter() - read_at >= ENERGY_READING_S:
+            meter.read()
+            read_at = time.perf_counter()
+    meter.read()
+    if meter.broken or meter.joule <= 0:
+        return None
+    seconds = meter.last[0] - started
+    return {
+        "source": meter.source,
+        "domains": meter.domains,
+        "runs": runs,
+        "seconds": round(seconds, 6),
+        "power_mean_w": round(meter.joule / seconds, 6),
+        "energy_mj_per_inference": round(1e3 * meter.joule / runs, 6),
+    }
+
+
+def idle_cores(usable):
+    """For how many seconds in all the cores `usable` were idle since the boot; None where /proc does not tell."""
+    ticks = []
+    for line in (read(PROC + "/stat") or "").splitlines():
+        name, *columns = line.split()
+        if name[:3] == "cpu" and name[3:].isdigit() and int(name[3:]) in usable:
+            ticks.append(int(columns[3]) + int(columns[4]))  # idle, and waiting for a disk
+    return sum(ticks) / float(os.sysconf("SC_CLK_TCK")) if ticks else None
+
+
+def wait_until_quiet(limit_s, settings):
+    """Wait until nothing is left to make a measurement doubtful: as many idle cores as the model has threads, no
+    process that waits for a CPU, no throttling, no zone too hot. Gives the seconds waited, and what keeps the device
+    from being quiet after `limit_s` (empty when it is quiet). It looks at least once."""
+    cores = settings["cpus"] or os.sched_getaffinity(0)
+    needed = 0.9 * min(settings["threads"], len(cores))
+    started = beat = time.monotonic()
+    while True:
+        began, idle, pressure = time.monotonic(), idle_cores(cores), cpu_pressure_us()
+        while time.monotonic() - began < QUIET_WINDOW_S:
+            if CLIENT.gone(0.05):
+                os._exit(INFRASTRUCTURE_EXIT)
+        elapsed, now, reasons = time.monotonic() - began, telemetry(), []
+        if idle is not None and (idle_cores(cores) - idle) / elapsed < needed:
+            reasons.append("busy")
+        if pressure is not None and now["cpu_pressure_us"] - pressure > 1e6 * QUIET_PRESSURE * elapsed:
+            reasons.append("pressure")
+        if throttled(now):
+            reasons.append("throttled")
+        if too_hot(now):
+            reasons.append("hot")
+        waited_s = time.monotonic() - started
+        if not reasons or waited_s >= limit_s:
+            return waited_s, reasons
+        if time.monotonic() - beat >= CLIENT.beat_s:
+            beat = time.monotonic()
+            emit("waiting", waited_s=waited_s)
 
 
 # ---------------------------------------------------------------- one model, in its own process
@@ -151,14 +376,21 @@ class Model:
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        engines = settings["engine_folder"] if "TensorrtExecutionProvider" in settings["use_providers"] else None
+        before = engine_files(engines)
         start = time.perf_counter()
-        self.session = onnxruntime.InferenceSession(path, options, providers=settings["use_providers"])
+        providers = with_options(settings["use_providers"], engines)
+        self.session = onnxruntime.InferenceSession(path, options, providers=providers)
         self.load_s = time.perf_counter() - start
         self.numpy, self.onnxruntime = numpy, onnxruntime
         self.providers = self.session.get_providers()
         self.inputs = self._make_inputs(batch_size, shapes or {})
         self.batch_size = int(next((a.shape[0] for a in self.inputs.values() if a.ndim), 1))
         self.step = self._make_step()
+        first_run_s = self.step() / 1e9  # TensorRT builds its engine here where a dimension is symbolic
+        # None: nothing to build. Where the engine came from the cache, what is left of `load_s` is reading it.
+        built = engines is not None and engine_files(engines) - before
+        self.engine_build_s = self.load_s + first_run_s if built else None
 
     def _make_inputs(self, batch_size, shapes):
         """Inputs of the model's own types: bytes over the full range, floats normal, other integers 0 or 1
@@ -191,14 +423,15 @@ class Model:
         return inputs
 
     def _make_step(self):
-        """Bound inputs and outputs: the dictionaries of `run` cost 3 us a call, 6 % of a 50 us model. Outputs are bound
-        to host memory, so that the time includes the copies to and from an accelerator and cannot stop before it is
-        done."""
+        """Bound inputs and outputs: the dictionaries of `run` cost 3 us a call, 6 % of a 50 us model. An input goes to
+        the accelerator as it is bound, before the clock starts. Outputs are bound to host memory: the time includes
+        their copy, and the clock cannot stop before the accelerator is done."""
         binding = self.session.io_binding()
         for name, array in self.inputs.items():
             binding.bind_cpu_input(name, array)
         for entry in self.session.get_outputs():
             binding.bind_output(entry.name, "cpu")
+        binding.synchronize_inputs()
         run, clock = self.session.run_with_iobinding, time.perf_counter_ns
         if self.providers == ["CPUExecutionProvider"]:
 
@@ -241,7 +474,36 @@ class Model:
         return rows
 
 
-def interleave(model, reference, timing):
+def with_options(providers, engine_folder):
+    """`providers` as onnxruntime takes them. TensorRT keeps its engines, which take minutes to build on a small board,
+    in `engine_folder` (onnxruntime's documentation of the TensorRT provider)."""
+    options = {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": engine_folder,
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": engine_folder,
+    }
+    return [(name, options) if name == "TensorrtExecutionProvider" else name for name in providers]
+
+
+def engine_files(folder):
+    """The engines in a folder of TensorRT's cache, with their times: one that was built anew counts as another."""
+    return {(path, os.stat(path).st_mtime_ns) for path in glob.glob((folder or os.devnull) + "/*.engine")}
+
+
+def trim_engines(folder, limit_bytes):
+    """Keep the engines of the models used last, at most `limit_bytes` of them."""
+    models = []
+    for entry in os.scandir(folder) if os.path.isdir(folder) else []:
+        size = sum(os.path.getsize(file) for file in glob.glob(entry.path + "/*"))
+        models.append((entry.stat().st_mtime, size, entry.path))
+    for _, size, path in sorted(models, reverse=True):
+        limit_bytes -= size
+        if limit_bytes < 0:
+            shutil.rmtree(path)
+
+
+def interleave(model, reference, timing, watch):
     """Warm up, then time the model and the reference in turns; dict with all kept samples in ns.
 
     The turns are blocks of about `BLOCK_MS`, and the first run of a block is thrown away: it finds the other's data in
@@ -278,6 +540,7 @@ def interleave(model, reference, timing):
             break
         if len(samples) >= timing["min_runs_slow"] and elapsed >= timing["max_s"]:
             break
+        watch()  # the first run of a block, which is thrown away, finds the caches as it left them
         references += _run_block(reference.step, sizes[1])
         block = _run_block(model.step, sizes[0], cpu)
         samples += block
@@ -327,7 +590,7 @@ def run_job(numpy, onnxruntime, job, settings):
     """What one forked process does: load the reference, then the model, time them, run the clips."""
     if settings["cpus"]:
         os.sched_setaffinity(0, settings["cpus"])
-    reference_settings = dict(settings, use_providers=["CPUExecutionProvider"], threads=1)
+    reference_settings = dict(settings, use_providers=["CPUExecutionProvider"], threads=1, engine_folder=None)
     try:
         reference = Model(numpy, onnxruntime, job["reference_path"], reference_settings)
         for _ in range(20):
@@ -336,17 +599,23 @@ def run_job(numpy, onnxruntime, job, settings):
         raise DeviceProblem("runtime", "the reference model does not run: %s" % (error,))
     result = {"telemetry": {"before": telemetry()}}
     before_mb = reset_peak()
-    model = reference
+    model, watch = reference, Watch()
     if job["model_path"]:
+        if "TensorrtExecutionProvider" in settings["use_providers"]:
+            os.makedirs(settings["engine_folder"], 0o700, exist_ok=True)
+            os.utime(settings["engine_folder"])
         model = Model(numpy, onnxruntime, job["model_path"], settings, job["timing"]["batch_size"], job["shapes"])
     gc.collect()
     gc.disable()
-    result.update(interleave(model, reference, job["timing"]))
+    result.update(interleave(model, reference, job["timing"], watch))
+    result["energy"] = measure_energy(model.step)
     gc.enable()
+    result["telemetry"]["during"] = watch.summary()
     result["telemetry"]["after"] = telemetry()
     peak_mb = kilobytes("/proc/self/status", "VmHWM")
     result.update(
         load_s=model.load_s,
+        engine_build_s=model.engine_build_s,
         providers=model.providers,
         batch_size=model.batch_size,
         process_peak_mb=peak_mb,
@@ -516,7 +785,7 @@ class Cache:
         for entry in os.scandir(self.folder):
             if entry.name.endswith(".tmp"):
                 os.unlink(entry.path)  # of a session that was killed: this one is alone
-            elif entry.name != ".lock":
+            elif entry.name != ".lock" and entry.is_file():
                 files.append((entry.stat().st_mtime, entry.stat().st_size, entry.path))
         total = sum(size for _, size, _ in files)
         for _, size, path in sorted(files):
@@ -693,10 +962,21 @@ def serve(stream):
 
     CLIENT.watchdog = start_watchdog()
     lock = take_lock(settings["lock_file"], settings["lock_timeout_s"], request["device"])
+    quiet_s = request.get("quiet_wait_s")
     emit("fingerprint", fingerprint=fingerprint(numpy, onnxruntime))
+    engines, reasons = os.path.join(cache.folder, "engines"), []
     for index, job in enumerate(request["jobs"]):
+        settings["engine_folder"] = os.path.join(engines, job.get("model") or "reference")
         for role in ("model", "reference", "clips"):
             job[role + "_path"] = cache.path(job[role]) if job.get(role) else None
+        if quiet_s is not None:
+            waited_s = 0.0
+            if not reasons:  # else the time is over, and was in vain
+                waited_s, reasons = wait_until_quiet(quiet_s, settings)
+                quiet_s = max(0.0, quiet_s - waited_s)
+            emit("quiet", index=index, waited_s=waited_s, reasons=reasons)
+            if reasons:
+                continue
         started = time.monotonic()
         receiving, sending = os.pipe()
         pid = os.fork()
@@ -713,6 +993,7 @@ def serve(stream):
         emit("job", index=index, device_s=time.monotonic() - started, **answer)
     os.close(lock)
     cache.trim()
+    trim_engines(engines, settings["cache_mb"] * 1_000_000)
     emit("done")
 
 

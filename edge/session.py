@@ -5,11 +5,11 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from . import statistics, wire
+from . import repetition, statistics, wire
 from .device import Device
 from .errors import DeviceLost, DeviceUnreachable, EdgeError, EnrolmentMismatch
 from .reference import reference_model, reference_sha256
@@ -25,18 +25,22 @@ IDENTITY = ("arch", "cpu_model", "board", "cores", "onnxruntime")
 @dataclass(frozen=True)
 class Job:
     """An ONNX file to measure. `clips`, a .npy of uint8 [n, T, H, W], is run through it on the device; `shapes` fixes
-    input shapes by name (a symbolic dimension is otherwise 1, or the batch size where it comes first)."""
+    input shapes by name (a symbolic dimension is otherwise 1, or the batch size where it comes first). `batch_size`: in
+    place of the timing's. `batch_sizes`: further ones at which the record tells the latency (`by_batch_size`)."""
 
     model: Path
     clips: Path | None = None
     shapes: Mapping[str, Sequence[int]] | None = None
+    batch_size: int | None = None
+    batch_sizes: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
 class Timing:
     """How long a model is timed: at least `min_runs` runs and `min_s` seconds, the reference's runs included; after
     `max_s` seconds `min_runs_slow` runs are enough. The warm-up ends when the times hold still, at the latest after
-    `warmup_max_s` seconds."""
+    `warmup_max_s` seconds. What is doubtful is measured once more when the device is quiet, for which the doubtful
+    models of a call wait at most `quiet_wait_s` seconds together."""
 
     min_runs: int = 200
     min_s: float = 0.2
@@ -44,6 +48,7 @@ class Timing:
     warmup_max_s: float = 1.0
     batch_size: int = 1
     min_runs_slow: int = 10
+    quiet_wait_s: float = 10.0
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -146,6 +151,7 @@ class Session:
                 **{f"{q}_ms": figures[f"reference_{q}_ms"] for q in ("p5", "p50", "p99")},
                 "runs": len(samples),
             },
+            "energy_source": raw["energy"] and raw["energy"]["source"],
             "telemetry": raw["telemetry"]["after"],
             "messages": _messages(self.device, fingerprint, figures),
             "runner_sha256": wire.file_sha256(wire.RUNNER),
@@ -157,7 +163,19 @@ class Session:
         session with the same `enrolment`; the other latencies are raw, of this session.
 
         A job that fails on the device gives a record with `status: failed` and its `reason`, and the others go on.
+        What is doubtful is measured again once the device is quiet: see `flags` and `repeat` of a record.
         EdgeError where the device itself fails; FileNotFoundError for a job's file that is not there."""
+
+        def once(some: Sequence[Job], quiet: repetition.Quiet | None) -> list[Any]:
+            return self._measure_once(some, timing, enrolment, quiet)
+
+        return repetition.measure(once, jobs, timing.quiet_wait_s)
+
+    def _measure_once(
+        self, jobs: Sequence[Job], timing: Timing, enrolment: Mapping[str, Any], quiet: repetition.Quiet | None
+    ) -> list[Any]:
+        """The record of each job; None for one that found no quiet device, for which they wait where `quiet` is
+        given."""
         if not jobs:
             return []
         if enrolment["reference"]["sha256"] != reference_sha256():
@@ -165,7 +183,8 @@ class Session:
         files: dict[str, Path | bytes] = {}
         wired = []
         for job in jobs:
-            entry: dict[str, Any] = {"timing": asdict(timing), "shapes": dict(job.shapes or {}), "clips": None}
+            timed = replace(timing, batch_size=job.batch_size or timing.batch_size)
+            entry: dict[str, Any] = {"timing": asdict(timed), "shapes": dict(job.shapes or {}), "clips": None}
             for role, path in (("model", job.model), ("clips", job.clips)):
                 if path is not None:
                     entry[role] = wire.file_sha256(Path(path))
@@ -174,10 +193,12 @@ class Session:
         runner_sha256 = wire.file_sha256(wire.RUNNER)
         fingerprint: dict[str, Any] = {}
         records: dict[int, dict[str, Any]] = {}
-        for event in self._run(wired, files):
+        for event in self._run(wired, files, quiet):
             if event["event"] == "fingerprint":
                 fingerprint = event["fingerprint"]
                 self._check_identity(fingerprint, enrolment)
+            if event["event"] == "quiet" and quiet is not None:
+                quiet.events[event["index"]] = event
             if event["event"] != "job":
                 continue
             index = event["index"]
@@ -192,13 +213,18 @@ class Session:
                 "measured_at": _now(),
             }
             records[index] = self._record(event, fingerprint, enrolment, common)
-        return [records[index] for index in range(len(jobs))]
+        return [records.get(index) for index in range(len(jobs))]
 
     @property
     def _name(self) -> str:
         return f"device {self.device.name!r} ({self.device.address})"
 
-    def _run(self, jobs: Sequence[Mapping[str, Any]], files: Mapping[str, Path | bytes]) -> Iterator[dict[str, Any]]:
+    def _run(
+        self,
+        jobs: Sequence[Mapping[str, Any]],
+        files: Mapping[str, Path | bytes],
+        quiet: repetition.Quiet | None = None,
+    ) -> Iterator[dict[str, Any]]:
         """The events of `jobs`, over as many connections as it takes; `index` counts in `jobs`."""
         jobs = [{**job, "reference": reference_sha256()} for job in jobs]
         assert hashlib.sha256(reference_model()).hexdigest() == reference_sha256()
@@ -208,11 +234,13 @@ class Session:
             asked, sent = list(left), len(self.traffic.sent_files)
             needed = {jobs[index][role] for index in asked for role in ("model", "clips", "reference")}
             request = wire.request_for(self.device, [jobs[index] for index in asked])
+            request["quiet_wait_s"] = quiet and quiet.wait_s
             wanted = {sha256: file for sha256, file in files.items() if sha256 in needed}
             try:
                 for event in wire.converse(self._transport, self.device, request, wanted, self.traffic):
-                    if event["event"] == "job":
+                    if "index" in event:
                         event["index"] = asked[event["index"]]
+                    if event["event"] == "job" or event.get("reasons"):  # measured, or not to be measured now
                         left.remove(event["index"])
                     yield event
                 return
@@ -270,8 +298,12 @@ class Session:
             "peak_memory_mb": raw["peak_memory_mb"],
             "process_peak_mb": raw["process_peak_mb"],
             "load_s": round(raw["load_s"], 6),
+            "engine_build_s": raw["engine_build_s"],
+            "energy_mj_per_inference": raw["energy"] and raw["energy"]["energy_mj_per_inference"],
+            "energy": raw["energy"],
             "telemetry": raw["telemetry"],
             "flags": statistics.flags(figures, raw, self.device.providers[0], fingerprint, enrolment),
+            "repeat": None,
             "outputs": raw["outputs"],
         }
 

@@ -9,6 +9,11 @@ UNSTEADY = 1.2
 PREEMPTED = 1.05
 PRESSURE = 0.1
 SHIFTED = 0.15
+FREQUENCY = 0.1
+DOUBTS = ("unsteady", "preempted", "pressure", "throttled", "hot", "frequency", "not-warm", "reference-shifted")
+"""The flags that a measurement on a quiet device may be free of: it is repeated for their sake. The others stay."""
+OF_OTHER = ("status", "reason", "latency_ms", "ratio", "flags", "measured_at")
+"""What a record tells of that attempt which does not count."""
 
 
 def to_ms(samples_ns: Sequence[int]) -> list[float]:
@@ -66,18 +71,18 @@ def flags(
     enrolment: Mapping[str, Any],
 ) -> list[str]:
     """What makes a measurement doubtful, in words that docs/edge-devices.md explains; empty when all is well."""
-    before, after = raw["telemetry"]["before"], raw["telemetry"]["after"]
+    before, during, after = (raw["telemetry"][moment] for moment in ("before", "during", "after"))
     elapsed_us = 1e6 * max(after["time_s"] - before["time_s"], 1e-6)
     pressure = _grown(before, after, "cpu_pressure_us")
-    throttled_now = (
-        int(after["rpi_throttled"] or "0", 16) & 0xF
-    )  # the low bits tell of now, the high ones since the boot
     shift = figures["reference_p5_ms"] / enrolment["reference"]["p5_ms"] - 1
+    clocks = [(during[f"{unit}_min_khz"], during[f"{unit}_max_khz"]) for unit in ("cpu", "gpu")]
     doubts = {
         "unsteady": figures["latency_p50_ms"] > UNSTEADY * figures["latency_p5_ms"],
         "preempted": figures["ratio_basis"] == "cpu",
         "pressure": pressure is not None and pressure > PRESSURE * elapsed_us,
-        "throttled": bool(_grown(before, after, "throttle_count") or throttled_now),
+        "throttled": bool(_grown(before, after, "throttle_count")) or during["throttled"],
+        "hot": bool(during["too_hot"]),
+        "frequency": any(highest and lowest < (1 - FREQUENCY) * highest for lowest, highest in clocks),
         "not-warm": not raw["stable"],
         "reference-shifted": abs(shift) > SHIFTED,
         "provider-fallback": raw["providers"][0] != preferred_provider,
@@ -85,6 +90,29 @@ def flags(
         "governor-changed": fingerprint["governor"] != enrolment["fingerprint"]["governor"],
     }
     return [name for name, doubtful in doubts.items() if doubtful]
+
+
+def doubts(record: Mapping[str, Any]) -> list[str]:
+    """Those flags of a record for which it is measured again."""
+    return [flag for flag in record.get("flags", ()) if flag in DOUBTS]
+
+
+def repeated(first: dict[str, Any], again: dict[str, Any] | None, quiet: Mapping[str, Any]) -> dict[str, Any]:
+    """The record that counts of a doubtful measurement and its repetition; the other one is told in short.
+
+    `quiet` is the runner's event: how long it waited, and what kept the device from being quiet until the end; then
+    `again` is None. The repetition counts unless it is more doubtful than the first, or has failed.
+    """
+    taken, other = first, again
+    if again is not None and again["status"] == "ok" and len(doubts(again)) <= len(doubts(first)):
+        taken, other = again, first
+    repeat = {
+        "waited_s": round(quiet["waited_s"], 3),
+        "not_quiet": quiet["reasons"],
+        "other": None if other is None else {key: other[key] for key in OF_OTHER if key in other},
+    }
+    held_s = first["device_s"] + (0.0 if again is None else again["device_s"])
+    return {**taken, "device_s": round(held_s, 6), "repeat": repeat}
 
 
 def _grown(before: Mapping[str, Any], after: Mapping[str, Any], key: str) -> int | None:

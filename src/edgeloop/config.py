@@ -214,7 +214,6 @@ def _simulate(dataset: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _search(config: Mapping[str, Any]) -> Iterator[str]:
-    from edgeloop.search import costs
     from edgeloop.search.registry import strategy
 
     search, pool = config["search"], config["screening"]["pool"]
@@ -227,20 +226,39 @@ def _search(config: Mapping[str, Any]) -> Iterator[str]:
         for name in search["options"]:
             if name not in known:
                 yield f"unknown key '{name}' in 'search.options' of {search['strategy']}{_suggestion(name, known)}"
-    first = next(iter(config["devices"]))
-    budgets = costs.budgets(config["devices"])
-    for figure in search["objectives"][1:]:
-        if figure not in budgets[first]:
-            key = next(key for key, limited in costs.BUDGET_KEYS.items() if limited == figure)
-            yield (
-                f"'search.objectives' has {figure}, but 'devices.{first}' has no {key}: give it one, from which on a "
-                "network is of no use"
-            )
+    yield from _devices_of_search(config)
     if pool and pool < search["generation_size"]:
         yield (
             f"'search.generation_size' is {search['generation_size']}, more than 'screening.pool', {pool}: "
             "raise the pool, lower the size, or set the pool to 0 to train without screening"
         )
+
+
+def _devices_of_search(config: Mapping[str, Any]) -> Iterator[str]:
+    """`feasible_on`, `objective_device` and the budgets that the objectives need."""
+    from edgeloop.search import costs
+
+    search, devices = config["search"], list(config["devices"])
+    if unknown := [name for name in search["feasible_on"] or () if name not in devices]:
+        yield f"'search.feasible_on' names {unknown[0]}; the devices are {', '.join(devices)}"
+        return
+    budgets, device = costs.budgets(config), costs.objective_device(config)
+    if costs.WORST in devices:
+        yield f"'devices.{costs.WORST}': the name stands for all devices in 'search.objective_device', choose another"
+    if device != costs.WORST and device not in budgets:
+        known = ", ".join([*budgets, costs.WORST])
+        yield f"'search.objective_device' is {device!r}: expected one of {known} (devices whose budgets count)"
+        return
+    for figure in search["objectives"][1:]:
+        key = next(key for key, limited in costs.BUDGET_KEYS.items() if limited == figure)
+        # WORST: at least one device has to limit it, and counts.
+        having = [name for name, limits in budgets.items() if figure in limits]
+        needed = next(iter(budgets)) if device == costs.WORST else device
+        if needed not in having and not (device == costs.WORST and having):
+            yield (
+                f"'search.objectives' has {figure}, but 'devices.{needed}' has no {key}: give it one, from which on a "
+                "network is of no use"
+            )
 
 
 def _warm_start(search: Mapping[str, Any], locate: Callable[[str], Path | None]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from edgeloop.records import SCHEMA_VERSION, Genotype
 
 QUALITY = ("val_rmse", "val_rmse_speed_mm_s", "val_rmse_power_w")
 LATENCY = ("latency_ms", "latency_p50_ms", "latency_p99_ms")
-DEVICE = (*LATENCY, "rmse", "rmse_pytorch", "peak_memory_mb")
+DEVICE = (*LATENCY, "rmse", "rmse_pytorch", "peak_memory_mb", "energy_mj_per_inference")
 Records = Mapping[str, Mapping[str, Any]]
 
 

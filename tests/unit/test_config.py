@@ -67,6 +67,18 @@ WRONG = [
         ["val_rmse", "latency_ms", "peak_memory_mb"],
         "'search.objectives' has peak_memory_mb, but 'devices.this-machine' has no budget_memory_mb",
     ),
+    (
+        "search/objectives",
+        ["val_rmse", "energy_mj_per_inference"],
+        "'search.objectives' has energy_mj_per_inference, but 'devices.this-machine' has no budget_energy_mj",
+    ),
+    ("search/feasible_on", ["jetson"], "'search.feasible_on' names jetson; the devices are this-machine"),
+    (
+        "search/objective_device",
+        "jetson",
+        "'search.objective_device' is 'jetson': expected one of this-machine, worst",
+    ),
+    ("devices/worst", {"transport": "local", "budget_ms": 1}, "'devices.worst': the name stands for all devices"),
     ("search/objectives", ["latency_ms", "val_rmse"], "'search.objectives.0' is 'latency_ms'"),
     ("search/warm_start", ["nowhere.zip"], "'search.warm_start': there is no nowhere.zip"),
     ("search/generation_size", 5, "'search.generation_size' is 5, more than 'screening.pool', 4"),

@@ -18,7 +18,7 @@ import edge
 from edge import wire
 from edge.reference import reference_model, reference_sha256
 
-QUICK = edge.Timing(min_runs=20, min_s=0.01, max_s=1.0, warmup_max_s=0.1)
+QUICK = edge.Timing(min_runs=20, min_s=0.01, max_s=1.0, warmup_max_s=0.1, quiet_wait_s=0)
 ENDLESS = edge.Timing(min_s=300, max_s=300)
 OPSET = [helper.make_opsetid("", 13)]
 
@@ -130,7 +130,7 @@ def test_a_record_has_raw_samples_percentiles_and_the_paired_figure(tmp_path, en
 def test_the_reference_measured_as_a_model_is_as_fast_as_itself(tmp_path, enrolment):
     path = tmp_path / "reference.onnx"
     path.write_bytes(reference_model())
-    (record,) = measure(local(tmp_path), enrolment, path, timing=edge.Timing())
+    (record,) = measure(local(tmp_path), enrolment, path, timing=edge.Timing(quiet_wait_s=0))
     assert record["ratio"] == pytest.approx(1, rel=0.1)
 
 
@@ -224,15 +224,29 @@ def test_symbolic_shapes_several_inputs_and_types_are_made_up(tmp_path, enrolmen
 
 
 def test_the_batch_size_fits_or_is_refused(tmp_path, enrolment):
-    timing = edge.Timing(min_runs=20, min_s=0.01, max_s=1.0, warmup_max_s=0.1, batch_size=8)
+    timing = edge.Timing(min_runs=20, min_s=0.01, max_s=1.0, warmup_max_s=0.1, quiet_wait_s=0, batch_size=8)
     free, fixed = linear(tmp_path / "free.onnx"), linear(tmp_path / "fixed.onnx", batch=1)
     taken, refused = measure(local(tmp_path), enrolment, free, fixed, timing=timing)
     assert taken["batch_size"] == 8
     assert refused["status"] == "failed" and "fixed at 1" in refused["reason"]
 
 
+def test_further_batch_sizes_are_told_beside_the_first(tmp_path, enrolment):
+    free, fixed = linear(tmp_path / "free.onnx"), linear(tmp_path / "fixed.onnx", batch=1)
+    np.save(tmp_path / "clips.npy", np.zeros((3, 4, 12, 12), np.uint8))
+    jobs = [edge.Job(free, tmp_path / "clips.npy", batch_sizes=[8, 512]), edge.Job(fixed, batch_sizes=[8])]
+    taken, refused = measure(local(tmp_path), enrolment, *jobs)
+    assert taken["batch_size"] == 1 and len(taken["outputs"]) == 3
+    eight, many = taken["by_batch_size"]
+    assert (eight["batch_size"], many["batch_size"]) == (8, 512)
+    assert many["ratio"] > 5 * taken["ratio"]
+    assert refused["status"] == "ok"
+    assert refused["by_batch_size"][0]["status"] == "failed"
+    assert "fixed at 1" in refused["by_batch_size"][0]["reason"]
+
+
 def test_a_slow_model_is_not_timed_for_longer_than_asked(tmp_path, enrolment):
-    timing = edge.Timing(min_runs=10**6, min_s=0, max_s=0.2, min_runs_slow=10, warmup_max_s=0.1)
+    timing = edge.Timing(min_runs=10**6, min_s=0, max_s=0.2, min_runs_slow=10, warmup_max_s=0.1, quiet_wait_s=0)
     (record,) = measure(local(tmp_path), enrolment, linear(tmp_path / "m.onnx"), timing=timing)
     assert 10 <= record["runs"] < 10**6
 

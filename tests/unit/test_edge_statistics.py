@@ -2,6 +2,7 @@
 
 import pytest
 
+import edge
 from edge import statistics
 
 AT_REST_MS = 0.5
@@ -11,7 +12,9 @@ def raw(samples_ms, cpu_ms=None, reference_ms=(1.0,), providers=("CPUExecutionPr
     def ns(values):
         return [round(value * 1e6) for value in values]
 
-    quiet = {"time_s": 0.0, "cpu_pressure_us": 0, "throttle_count": 0, "rpi_throttled": None}
+    quiet = {"time_s": 0.0, "cpu_pressure_us": 0, "throttle_count": 0}
+    clocks = {"cpu_min_khz": 1_000_000, "cpu_max_khz": 1_050_000, "gpu_min_khz": None, "gpu_max_khz": None}
+    during = {"throttled": False, "too_hot": [], **clocks}
     return {
         "samples_ns": ns(samples_ms),
         "cpu_ns": ns(cpu_ms or samples_ms),
@@ -20,7 +23,7 @@ def raw(samples_ms, cpu_ms=None, reference_ms=(1.0,), providers=("CPUExecutionPr
         "warmup_runs": 3,
         "discarded_runs": 1,
         "stable": True,
-        "telemetry": {"before": quiet, "after": quiet | {"time_s": 1.0}},
+        "telemetry": {"before": quiet, "during": during, "after": quiet | {"time_s": 1.0}},
     }
 
 
@@ -84,11 +87,52 @@ def test_doubts_are_flagged():
         ("cpu_pressure_us", 50_000, []),
         ("cpu_pressure_us", None, []),
         ("throttle_count", 1, ["throttled"]),
-        ("rpi_throttled", "4", ["throttled"]),
-        ("rpi_throttled", "50000", []),  # since the boot, not now
+        ("throttled", True, ["throttled"]),
+        ("too_hot", ["CPU-therm"], ["hot"]),
+        ("cpu_min_khz", 900_000, ["frequency"]),
+        ("cpu_min_khz", 960_000, []),
     ],
 )
 def test_telemetry_raises_flags(key, value, flag):
     sample = raw([1.0] * 20)
-    sample["telemetry"]["after"] = sample["telemetry"]["after"] | {key: value}
+    moment = "during" if key in sample["telemetry"]["during"] else "after"
+    sample["telemetry"][moment] = sample["telemetry"][moment] | {key: value}
     assert flags(sample) == flag
+
+
+def attempt(latency_ms, *flags, status="ok"):
+    figures = {"latency_ms": latency_ms, "ratio": latency_ms} if status == "ok" else {"reason": "deadline"}
+    return {"status": status, **figures, "flags": list(flags), "device_s": 1.0, "measured_at": "now"}
+
+
+QUIET = {"waited_s": 2.5, "reasons": []}
+
+
+def test_the_repetition_of_a_doubtful_measurement_counts():
+    record = statistics.repeated(attempt(2.0, "pressure", "unsteady"), attempt(1.0), QUIET)
+    assert (record["latency_ms"], record["flags"]) == (1.0, [])
+    assert record["repeat"]["other"]["latency_ms"] == 2.0
+    assert record["repeat"]["other"]["flags"] == ["pressure", "unsteady"]
+    assert record["device_s"] == 2.0
+
+
+def test_a_repetition_that_is_more_doubtful_or_fails_does_not_count():
+    for again in (attempt(3.0, "pressure", "unsteady", "hot"), attempt(0, status="failed")):
+        record = statistics.repeated(attempt(2.0, "pressure"), again, QUIET)
+        assert (record["latency_ms"], record["flags"]) == (2.0, ["pressure"])
+        assert record["repeat"]["other"]["status"] == again["status"]
+
+
+def test_a_device_that_does_not_become_quiet_leaves_the_doubt_and_its_reasons():
+    record = statistics.repeated(attempt(2.0, "pressure"), None, {"waited_s": 10.0, "reasons": ["busy"]})
+    assert record["flags"] == ["pressure"]
+    assert record["repeat"] == {"waited_s": 10.0, "not_quiet": ["busy"], "other": None}
+    assert edge.remarks(record) == [
+        "doubtful: pressure",
+        "not measured again, as the device was not quiet within 10 s: busy",
+    ]
+
+
+def test_what_waiting_does_not_mend_is_no_reason_to_measure_again():
+    assert statistics.doubts({"flags": ["provider-fallback", "kernel-changed", "governor-changed"]}) == []
+    assert statistics.doubts({"status": "failed"}) == []

@@ -8,7 +8,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from edge import Device
-from edgeloop import apart, summary, yamlfile
+from edgeloop import apart, devices, summary, yamlfile
 from edgeloop import config as configuration
 from edgeloop.fingerprint import code
 from edgeloop.packing import Packs
@@ -33,12 +33,15 @@ try:
     if workflow.is_main_process:
         apart.call(configuration.check, config, FOLDERS, Device.from_config)
         identity.check(Path("results/generations"), config, locate(config["space"]))
+        devices.check_enrolled(config["devices"], Path("results/devices"))
 except ValueError as error:
     raise WorkflowError(str(error))
 
 
 SPLITS = ("train", "validation", "test", "unlabelled")
 DEVICES = list(config["devices"])
+# Of the devices that decide. The others measure what the search has trained when it has ended.
+BUDGETS = costs.budgets(config)
 BASELINES = {
     candidate_id(configuration.baseline_genotype(baseline)): name
     for name, baseline in config["baselines"].items()
@@ -109,13 +112,12 @@ def state_to_decide_from(wildcards):
 
 
 def screening_to_decide_from(wildcards):
-    """The screening on all devices, or on those that there were when the generation was decided."""
+    """The screening on all devices that decide, or on those that did when the generation was decided."""
     decided = decision(wildcards.gen)
-    devices = decided["devices"] if decided else DEVICES
     files = expand(
         "results/generations/{gen}/screening.{device}.json",
         gen=wildcards.gen,
-        device=devices,
+        device=decided["devices"] if decided else BUDGETS,
     )
     return ancient(files) if decided else files
 
@@ -148,6 +150,15 @@ def records_of(candidates):
 def generation_records(kind):
     """An input function: the records of one kind for every candidate of a generation."""
     return lambda wildcards: records_of(population(wildcards.gen))[kind]
+
+
+def generation_measurements(wildcards):
+    """The measurements of a generation that decide."""
+    return [
+        f"results/candidates/{candidate}/measure.{device}.json"
+        for candidate in population(wildcards.gen)
+        for device in BUDGETS
+    ]
 
 
 def search_history(wildcards):
@@ -208,12 +219,39 @@ def cores_of_device(wildcards):
 
 
 def way_to_device(wildcards):
-    """The device's entry without its budgets: another budget is no reason to measure again."""
+    """The device's entry without its budgets: another budget is no reason to measure again. Nor are further batch sizes,
+    but for the rule that reports them."""
     return {
         key: value
         for key, value in config["devices"][wildcards.device].items()
-        if key not in costs.BUDGET_KEYS
+        if key not in (*costs.BUDGET_KEYS, "batch_sizes")
     }
+
+
+def further_batch_sizes(wildcards):
+    """Those besides single clips, which are always measured."""
+    sizes = config["devices"][wildcards.device].get("batch_sizes") or []
+    return [size for size in sizes if size > 1]
+
+
+# Each device has a resource of its own, of which there is one: devices are measured side by side, each of them by one job.
+# (By number, as a resource may not have every name that a device may.)
+for number in range(len(DEVICES)):
+    workflow.register_resource(f"device_{number}", 1)
+
+
+def alone_on_device():
+    """The resources of a job that has its device for itself."""
+    return {
+        f"device_{number}": lambda wildcards, name=name: int(wildcards.device == name)
+        for number, name in enumerate(DEVICES)
+    }
+
+
+def print_owed():
+    """What a device that was away has yet to do, when a run ends without its summary."""
+    for line in devices.owed(Path("results"), DEVICES, list(BUDGETS)):
+        print(f"{line}. Run again when it is back: nothing that is done is repeated.")
 
 
 def print_summary():

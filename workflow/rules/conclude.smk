@@ -36,7 +36,7 @@ rule compare:
         *MODULES,
     threads: cores_of_device
     resources:
-        edge=1,
+        **alone_on_device(),
     params:
         device=way_to_device,
         timing=config["measurement"],

@@ -14,7 +14,7 @@ rule enrol:
         *MODULES,
     threads: cores_of_device
     resources:
-        edge=1,
+        **alone_on_device(),
     params:
         device=way_to_device,
         code=code("edge"),

@@ -20,9 +20,10 @@ rule measure:
         *MODULES,
     threads: cores_of_device
     resources:
-        edge=1,
+        **alone_on_device(),
     params:
         device=way_to_device,
+        batch_sizes=further_batch_sizes,
         timing=config["measurement"],
         tolerance=config["parity"]["tolerance"],
         code=code("edge", "edgeloop.parity", "edgeloop.rmse"),

@@ -7,11 +7,11 @@ rule select:
         proposals="results/generations/{gen}/proposals.json",
         population="results/generations/{gen}/population.json",
         screening=expand(
-            "results/generations/{{gen}}/screening.{device}.json", device=DEVICES
+            "results/generations/{{gen}}/screening.{device}.json", device=BUDGETS
         ),
         train=generation_records("train"),
         export=generation_records("export"),
-        measured=generation_records("measured"),
+        measured=generation_measurements,
         predictors="results/predictors.json",
     output:
         "results/generations/{gen}/state.json",
@@ -24,8 +24,9 @@ rule select:
     envmodules:
         *MODULES,
     params:
-        budgets=costs.budgets(config["devices"]),
+        budgets=BUDGETS,
         objectives=config["search"]["objectives"][1:],
+        device=costs.objective_device(config),
         patience=config["search"]["patience"],
         code=code(
             "edgeloop.search.state",

@@ -36,4 +36,7 @@ write_json(
     snakemake.output[0],
     ok(device=device.name, candidates=dict(zip(compared, records, strict=True)), work=[begin, time.time()]),
 )
+for name, record in zip(compared, records, strict=True):
+    for remark in edge.remarks(record):
+        logger.info("%s on %s: %s", name, device.name, remark)
 logger.info("%s: %d networks side by side", device.name, len(compared))

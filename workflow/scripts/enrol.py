@@ -7,7 +7,7 @@ out:  fingerprint, runtime and the reference model's latency at rest, to which e
 from typing import TYPE_CHECKING
 
 import edge
-from edgeloop import log
+from edgeloop import devices, log
 from edgeloop.records import write_json
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 logger = log.start(snakemake.log[0], "enrol")
 device = edge.Device.from_config(snakemake.wildcards.device, snakemake.params.device)
 record = edge.enrol(device)
+devices.check_enrolment(device.name, snakemake.config["devices"][device.name], record)
 write_json(snakemake.output[0], record)
 fingerprint = record["fingerprint"]
 logger.info("%s: %s, onnxruntime %s", device.name, fingerprint["cpu_model"], fingerprint["onnxruntime"])

@@ -32,7 +32,7 @@ else:
         parity.first_clips(snakemake.input.parity, len(expected)) as clips,
     ):
         (record,) = session.measure(
-            [edge.Job(Path(snakemake.input.model), clips=clips)],
+            [edge.Job(Path(snakemake.input.model), clips=clips, batch_sizes=snakemake.params.batch_sizes)],
             edge.Timing(**snakemake.params.timing),
             enrolment=read_json(snakemake.input.enrolment),
         )
@@ -57,5 +57,5 @@ else:
         record["latency_p50_ms"],
         record["latency_p99_ms"],
     )
-for flag in record.get("flags", []):
-    logger.info("%s on %s: doubtful: %s", name, device.name, flag)
+for remark in edge.remarks(record):
+    logger.info("%s on %s: %s", name, device.name, remark)

@@ -35,6 +35,9 @@ write_json(
     snakemake.output[0],
     ok(device=device.name, architectures=dict(sorted(found.items())), work=[begin, time.time()]),
 )
+for name, record in found.items():
+    for remark in edge.remarks(record):
+        logger.info("%s on %s: %s", name, device.name, remark)
 if found:
     budget_ms = snakemake.config["devices"][device.name]["budget_ms"]
     fits = sum(record["status"] == "ok" and record["latency_ms"] <= budget_ms for record in found.values())

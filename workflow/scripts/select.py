@@ -40,6 +40,7 @@ after = state.advance(
     objectives=snakemake.params.objectives,
     reference_rmse=read_json(snakemake.input.predictors)["predictors"]["mean"]["val_rmse"],
     patience=snakemake.params.patience,
+    device=snakemake.params.device,
 )
 write_json(snakemake.output[0], after)
 best = after["candidates"][after["front"][0]]["val_rmse"] if after["front"] else float("nan")

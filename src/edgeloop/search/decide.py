@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from edgeloop.records import Genotype, architecture_id, candidate_id
 from edgeloop.search import warm_start
-from edgeloop.search.costs import BUDGET_KEYS, UNITS, Budgets, Costs, budgets, violation
+from edgeloop.search.costs import BUDGET_KEYS, UNITS, Budgets, Costs, budgets, objective_device, violation
 from edgeloop.search.registry import strategy
 from edgeloop.search.results import Knowledge, knowledge
 from edgeloop.space import Space
@@ -27,8 +27,9 @@ def known(config: Mapping[str, Any], space: Space, state: Mapping[str, Any], ear
     return knowledge(
         space,
         state,
-        budgets=budgets(config["devices"]),
+        budgets=budgets(config),
         objectives=config["search"]["objectives"][1:],
+        device=objective_device(config),
         earlier=warm_start.of_space(earlier, space),
     )
 

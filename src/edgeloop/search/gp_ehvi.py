@@ -18,7 +18,7 @@ from scipy.special import ndtr
 
 from edgeloop.records import Genotype, architecture_id, candidate_id
 from edgeloop.search import evolution, pareto, random
-from edgeloop.search.costs import Costs, violation
+from edgeloop.search.costs import WORST, Costs, violation
 from edgeloop.search.encoding import Encoding
 from edgeloop.search.gaussian_process import GaussianProcess
 from edgeloop.search.improvement import expected_improvement
@@ -193,13 +193,11 @@ class _Prices:
     def __init__(self, knowledge: Knowledge, rng: np.random.Generator) -> None:
         self._knowledge = knowledge
         self._encoding = Encoding(knowledge.space, training=False)
-        self._first = next(iter(knowledge.budgets))
         known = list(knowledge.screened.values())[-MOST_COSTS:]
         rows = self._encoding.encode([entry.genes for entry in known])
         self._processes: dict[tuple[str, str], GaussianProcess] = {}
         self._accepted: GaussianProcess | None = None
-        wanted = [(device, figure) for device, limits in knowledge.budgets.items() for figure in limits]
-        for device, figure in dict.fromkeys([*wanted, *((self._first, figure) for figure in knowledge.objectives)]):
+        for device, figure in ((name, figure) for name, limits in knowledge.budgets.items() for figure in limits):
             figures = [(entry.costs.get(device) or {}).get(figure) for entry in known]
             given = [position for position, value in enumerate(figures) if value]
             if given:
@@ -214,20 +212,37 @@ class _Prices:
         """The costs that are objectives [n, costs], and how probably all budgets are met [n]."""
         knowledge, x = self._knowledge, self._encoding.encode(genotypes)
         costs, feasible = np.array([knowledge.limits] * len(genotypes), float), np.ones(len(genotypes))
+        expected: dict[str, dict[str, np.ndarray]] = {device: {} for device in knowledge.budgets}
         if self._accepted is not None:
             feasible *= np.clip(self._accepted.predict(x)[0].mean(0), LEAST_CHANCE, 1.0)
         for (device, figure), process in self._processes.items():
             mean, deviation = process.predict(x)
-            if limit := knowledge.budgets.get(device, {}).get(figure):
-                feasible *= ndtr((np.log(limit) - mean) / deviation).mean(0)
-            if device == self._first and figure in knowledge.objectives:
-                costs[:, knowledge.objectives.index(figure)] = np.exp(mean.mean(0))
+            feasible *= ndtr((np.log(knowledge.budgets[device][figure]) - mean) / deviation).mean(0)
+            expected[device][figure] = np.exp(mean.mean(0))
+        for position, column in enumerate(self._columns(expected)):
+            if column is not None:
+                costs[:, position] = column
         for position, genotype in enumerate(genotypes):
             if known := knowledge.screened.get(architecture_id(genotype)):
                 feasible[position] = violation(known.costs, knowledge.budgets) <= 0
                 if measured := knowledge.objective_costs(known.costs):
                     costs[position] = measured
         return costs, feasible
+
+    def _columns(self, expected: Mapping[str, Mapping[str, np.ndarray]]) -> list[np.ndarray | None]:
+        """Each objective's expected costs [n], None where nothing is known of them yet."""
+        knowledge = self._knowledge
+        if knowledge.device != WORST:
+            return [expected[knowledge.device].get(figure) for figure in knowledge.objectives]
+        columns = []
+        for figure in knowledge.objectives:
+            shares = [
+                found[figure] / knowledge.budgets[device][figure]
+                for device, found in expected.items()
+                if figure in found
+            ]
+            columns.append(np.max(shares, axis=0) if shares else None)
+        return columns
 
 
 class _Loss:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeloop.records import Genotype
-from edgeloop.search.costs import Budgets, Costs
+from edgeloop.search.costs import Budgets, Costs, objective_costs, objective_limits
 from edgeloop.space import Space
 
 
@@ -39,7 +39,8 @@ class Knowledge:
 
     results: all trained candidates, oldest first. screened: all that was measured, trained or not, by architecture id.
     earlier: what each of the runs found that `search.warm_start` names, as (genotype, loss); their genotypes are of
-    `space`. objectives: the names of a result's costs, such as ("latency_ms",). budgets: see Budgets.
+    `space`. objectives: the figures that a result's costs are, such as ("latency_ms",). budgets: see Budgets. device:
+    whose figures they are, or costs.WORST.
     """
 
     space: Space
@@ -48,16 +49,16 @@ class Knowledge:
     earlier: Sequence[Sequence[tuple[Genotype, float]]]
     objectives: Sequence[str]
     budgets: Budgets
+    device: str
 
     @property
     def limits(self) -> tuple[float, ...]:
         """The budget of each objective besides the loss."""
-        return tuple(self.budgets[next(iter(self.budgets))][name] for name in self.objectives)
+        return objective_limits(self.budgets, self.objectives, self.device)
 
     def objective_costs(self, costs: Costs) -> tuple[float, ...] | None:
-        """The costs that are objectives; None where the first device did not give them all."""
-        found = costs.get(next(iter(self.budgets))) or {}
-        values = tuple(found.get(name) for name in self.objectives)
+        """The costs that are objectives; None where a device did not give them all."""
+        values = objective_costs(costs, self.budgets, self.objectives, self.device)
         return None if None in values else values
 
 
@@ -67,9 +68,11 @@ def knowledge(
     *,
     budgets: Budgets,
     objectives: Sequence[str],
+    device: str | None = None,
     earlier: Sequence[Sequence[tuple[Genotype, float]]] = (),
 ) -> Knowledge:
-    """What `state` tells; the order in which its file lists things plays no part."""
+    """What `state` tells; the order in which its file lists things plays no part. `device` is the first one where none
+    is named."""
     found = [
         Result(
             candidate=candidate,
@@ -99,4 +102,5 @@ def knowledge(
         earlier=earlier,
         objectives=objectives,
         budgets=budgets,
+        device=device or next(iter(budgets)),
     )

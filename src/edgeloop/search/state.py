@@ -5,7 +5,16 @@ from typing import Any
 
 from edgeloop.records import SCHEMA_VERSION, Genotype, architecture_id, candidate_id, digest
 from edgeloop.search import pareto
-from edgeloop.search.costs import UNITS, Budgets, Costs, violation
+from edgeloop.search.costs import (
+    UNITS,
+    WORST,
+    WORST_NAMES,
+    Budgets,
+    Costs,
+    objective_costs,
+    objective_limits,
+    violation,
+)
 
 TRAIN_FIGURES = ("val_rmse", "val_rmse_speed_mm_s", "val_rmse_power_w", "parameters", "macs", "training_s")
 DEVICE_FIGURES = (
@@ -14,6 +23,7 @@ DEVICE_FIGURES = (
     "latency_p99_ms",
     "ratio",
     "peak_memory_mb",
+    "energy_mj_per_inference",
     "device_s",
     "rmse",
     "rmse_pytorch",
@@ -53,13 +63,15 @@ def advance(
     objectives: Sequence[str],
     reference_rmse: float,
     patience: int,
+    device: str | None = None,
 ) -> dict[str, Any]:
     """The state after one more generation.
 
     `population` is the generation's decision, `screening` its screening records, `genes` the genes of what was
     screened (architecture and precision, by architecture id), and `train`, `export` and
-    `measured` (by device) give the records of each of its candidates. `objectives` names the first device's figures
-    that are objectives besides the validation RMSE; every budget of every device is a constraint. The hypervolume is
+    `measured` (by device) give the records of each of its candidates. `objectives` names the figures that are
+    objectives besides the validation RMSE, `device` whose they are (the first one with a budget, or see costs.WORST).
+    All of `budgets` are constraints. The hypervolume is
     that of the feasible candidates in (RMSE / `reference_rmse`, cost / budget, ...) up to (1, 1, ...).
     `reference_rmse` is what predicting the mean reaches, so that what counts as progress is known before the search
     begins.
@@ -72,7 +84,12 @@ def advance(
             f"generation {generation:03d} was decided from another history than its predecessor holds now. "
             f"Remove results/generations/{generation:03d} and those after it and run again: what was trained is kept."
         )
-    candidates = {name: _judge(dict(entry), budgets, objectives) for name, entry in previous["candidates"].items()}
+    device = device or next(iter(budgets))
+
+    def judge(entry: Mapping[str, Any]) -> dict[str, Any]:
+        return _judge(dict(entry), budgets, objectives, device)
+
+    candidates = {name: judge(entry) for name, entry in previous["candidates"].items()}
     for genotype in population["genotypes"]:
         name = candidate_id(genotype)
         entry = _entry(
@@ -80,19 +97,18 @@ def advance(
             generation,
             train[name],
             export[name],
-            {device: records[name] for device, records in measured.items()},
+            {measuring: records[name] for measuring, records in measured.items()},
         )
-        candidates[name] = _judge(entry, budgets, objectives)
-    limits = budgets[next(iter(budgets))]
-    reference = (reference_rmse, *(limits[figure] for figure in objectives))
+        candidates[name] = judge(entry)
+    reference = (reference_rmse, *objective_limits(budgets, objectives, device))
     history = [_hypervolume(candidates, upto, reference) for upto in range(generation + 1)]
     stop = len(history) > patience and history[-1] <= history[-1 - patience] + GROWTH
     return {
         "schema_version": SCHEMA_VERSION,
         "generation": generation,
         "lineage": lineage(previous["lineage"], population["candidates"]),
-        "budgets": {device: dict(limits) for device, limits in budgets.items()},
-        "objectives": ["val_rmse", *objectives],
+        "budgets": {name: dict(limits) for name, limits in budgets.items()},
+        "objectives": ["val_rmse", *(WORST_NAMES[figure] if device == WORST else figure for figure in objectives)],
         "reference": list(reference),
         "candidates": candidates,
         "screened": {**previous["screened"], **screened(generation, screening, genes)},
@@ -160,23 +176,19 @@ def _entry(
     }
 
 
-def _judge(entry: dict[str, Any], budgets: Budgets, objectives: Sequence[str]) -> dict[str, Any]:
+def _judge(entry: dict[str, Any], budgets: Budgets, objectives: Sequence[str], device: str) -> dict[str, Any]:
     """Set what depends on the budgets: objectives, violation, feasible."""
     if entry["status"] != "ok":
         return {**entry, "objectives": None, "violation": 0.0, "feasible": False}
-    costs: Costs = {device: _costs(figures) for device, figures in entry["devices"].items()}
-    for device, limits in budgets.items():
-        if missing := [figure for figure in limits if costs[device][figure] is None]:
-            raise ValueError(f"{device} gives no {missing[0]}, which has a budget there: remove that budget")
+    costs: Costs = {name: _costs(figures) for name, figures in entry["devices"].items()}
+    for name, limits in budgets.items():
+        # What is an objective has a budget, too.
+        if missing := [figure for figure in limits if costs[name][figure] is None]:
+            raise ValueError(f"{name} gives no {missing[0]}, which has a budget there: remove that budget")
     excess = violation(costs, budgets)
-    own = costs[next(iter(budgets))]
-    if missing := [figure for figure in objectives if own[figure] is None]:
-        raise ValueError(
-            f"{next(iter(budgets))} gives no {missing[0]}, which is an objective: remove it from search.objectives"
-        )
     return {
         **entry,
-        "objectives": [entry["val_rmse"], *(own[figure] for figure in objectives)],
+        "objectives": [entry["val_rmse"], *objective_costs(costs, budgets, objectives, device)],
         "violation": excess,
         "feasible": excess <= 0,
     }
