@@ -681,7 +681,10 @@ class Client:
     def pet_watchdog(self):
         """Whatever gets on with telling the client does not hang."""
         if self.watchdog is not None:
-            os.write(self.watchdog, b".")
+            try:
+                os.write(self.watchdog, b".")
+            except BrokenPipeError:
+                self.watchdog = None  # somebody has killed it
 
     def gone(self, wait_s):
         """Wait at most `wait_s` for a word from it; whether it is gone."""
@@ -982,7 +985,7 @@ def serve(stream):
         pid = os.fork()
         if pid == 0:
             os.close(receiving)
-            for descriptor in (lock, CLIENT.watchdog, OUT):
+            for descriptor in filter(None, (lock, CLIENT.watchdog, OUT)):
                 os.close(descriptor)
             child(numpy, onnxruntime, job, settings, sending)
         os.close(sending)

@@ -32,6 +32,7 @@ CHUNK_BYTES = 1 << 18
 BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 PROBE = Path(__file__).with_name("probe.py")
 
+RUNNER_GAVE_UP = 70
 HEARTBEATS = ("receiving", "waiting", "working")
 
 PROBLEMS = {
@@ -173,6 +174,9 @@ def _ended(process: Process, device: Device, first: bool) -> errors.EdgeError:
     if first and status in (126, 127):
         advice = "Install Python 3.8 or later, or set the device's key `python`."
         return errors.RuntimeMissing(f"{_who(device)}: {device.python!r} cannot be started there ({said}). {advice}")
+    if status == RUNNER_GAVE_UP:  # it tells a problem before it ends for one
+        message = "the runner there heard nothing from here for too long and gave up. Check the link."
+        return errors.DeviceLost(f"{_who(device)}: {message}")
     if status is None or status < 0:
         message = (
             f"the session ended before its work was done{': ' + said if said else ''}. Check the link and the device."

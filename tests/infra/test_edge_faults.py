@@ -7,6 +7,7 @@ Time-outs are shortened, but where a test is about those of the configuration's 
 import fcntl
 import hashlib
 import itertools
+import json
 import os
 import re
 import signal
@@ -28,6 +29,7 @@ import edge
 pytestmark = pytest.mark.infra
 QUICK = edge.Timing(min_runs=20, min_s=0.01, max_s=1.0, warmup_max_s=0.1)
 SLOW = edge.Timing(min_runs=20, min_s=4.0, max_s=4.0, warmup_max_s=0.1)
+ENDLESS = edge.Timing(min_s=100.0, max_s=100.0)
 RICH = edge.Timing(min_runs=10_000, min_s=0.1, max_s=10.0, warmup_max_s=0.1)
 """Its samples are more than 100 kB."""
 SHORT = {"connect_timeout_s": 2.0, "silence_timeout_s": 2.0, "reconnect_s": 20.0}
@@ -188,7 +190,7 @@ def test_a_link_that_is_down_for_good_is_an_error_and_nothing_stays(site, enrolm
     noticed = "(no word for 2 s|connection was lost|session ended)"
     words = rf"device 'far'.*{noticed}.*could not be reached again, and 0 of 1 models were"
     with cut_in(site, phase, None), pytest.raises(edge.EdgeError, match=words) as caught:
-        measured(site.device(**NEVER_AGAIN), enrolment, model, timing=phase_timing(phase))
+        measured(site.device(**NEVER_AGAIN), enrolment, model, timing=ENDLESS if phase == "measuring" else RICH)
     assert isinstance(caught.value, edge.DeviceUnreachable)
     assert_nothing_is_left(site, within_s=5)  # while the link is still down
     site.link.set(cut=False, cut_up_after=None, cut_down_after=None)
@@ -209,7 +211,7 @@ def test_a_dead_link_is_noticed_within_thirty_seconds_on_either_side(site, enrol
     device = site.device(reconnect_s=0, connect_timeout_s=defaults.connect_timeout_s)
     assert device.silence_timeout_s == defaults.silence_timeout_s
     with pytest.raises(edge.EdgeError, match="'far'"):
-        measured(device, enrolment, big, timing=edge.Timing(min_s=100, max_s=100))
+        measured(device, enrolment, big, timing=ENDLESS)
     watcher.join()
     assert time.monotonic() - cut_at[0] < 30
     assert_nothing_is_left(site, within_s=30 - (time.monotonic() - cut_at[0]))
@@ -267,7 +269,7 @@ def test_a_device_that_reboots_is_waited_for_and_its_old_lock_file_does_not_matt
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
 def test_a_runner_that_is_killed_crashes_or_hangs_is_started_again(site, enrolment, model, number):
     thread = once(lambda: runner(site), lambda: os.kill(runner(site), number))
-    device = site.device(silence_timeout_s=4)
+    device = site.device(silence_timeout_s=4, lock_timeout_s=10)
     (record,), reconnections = measured(device, enrolment, model, timing=SLOW)
     thread.join()
     assert record["status"] == "ok" and reconnections == 1
@@ -379,6 +381,22 @@ def test_a_file_that_changes_while_it_is_sent_is_an_error(site, enrolment, tmp_p
 # ---------------------------------------------------------------- others
 
 
+def test_a_client_that_was_asleep_measures_what_is_left(site, enrolment, tmp_path, model):
+    entry = site.sshd.entry(site.folder, **SHORT)
+    (tmp_path / "devices.yaml").write_text(json.dumps({"devices": {"far": entry}}))
+    (tmp_path / "enrolment.json").write_text(json.dumps(enrolment))
+    words = ["--device", "far", "--config", "devices.yaml", "--enrolment", "enrolment.json", "--max-s", "4"]
+    command = [sys.executable, "-m", "edge", "measure", *words, "--runs", "10000000", str(model)]
+    client = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    sleeper = once(lambda: runner(site), lambda: client.send_signal(signal.SIGSTOP))
+    sleeper.join()
+    assert_nothing_is_left(site, within_s=5)
+    client.send_signal(signal.SIGCONT)
+    out, said = client.communicate(timeout=60)
+    assert client.returncode == 0, said
+    assert "Connecting again" in said and model.name in out
+
+
 def test_a_lock_that_somebody_else_holds_is_an_error_that_says_who(site, enrolment, model):
     script = (
         "import fcntl, sys, time; lock = open(sys.argv[1], 'w'); fcntl.flock(lock, fcntl.LOCK_EX); "
@@ -389,8 +407,8 @@ def test_a_lock_that_somebody_else_holds_is_an_error_that_says_who(site, enrolme
         time.sleep(0.02)
     with pytest.raises(edge.DeviceBusy, match=r"'far'.*held by pid 7 of another project.*lock_timeout_s"):
         measured(site.device(lock_timeout_s=0.5), enrolment, model)
-    releaser = threading.Timer(1.5, other.kill)
-    releaser.start()
+    # The holder, the runner that waits and its watchdog.
+    once(lambda: len(site.at_work()) >= 3, lambda: (time.sleep(3), other.kill()))
     (record,), _ = measured(site.device(silence_timeout_s=1, lock_timeout_s=20), enrolment, model)
     assert record["status"] == "ok"  # it has waited longer than a silence may last: waiting is not silence
     other.wait(5)

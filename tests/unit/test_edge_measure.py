@@ -89,9 +89,9 @@ def kill_the_model(number: int) -> threading.Thread:
         for _ in range(400):
             runners = [pid for pid in children(os.getpid()) if bootstrap in Path(f"/proc/{pid}/cmdline").read_bytes()]
             for runner in runners:
-                for model in children(runner):
+                if len(children(runner)) == 2:  # its watchdog, and the model
                     time.sleep(0.2)
-                    os.kill(model, number)
+                    os.kill(children(runner)[-1], number)
                     return
             time.sleep(0.05)
 
