@@ -45,7 +45,7 @@ class Device:
     lock_timeout_s: float = 600.0
     connect_timeout_s: float = 15.0
     silence_timeout_s: float = 25.0
-    reconnect_s: float = 300.0
+    reconnect_s: float = 120.0
 
     def __post_init__(self) -> None:
         for key in ("cpus", "batch_sizes", "providers", "gateways"):
