@@ -40,13 +40,10 @@ def storage():
 
 
 def lock():
+    if not os.path.exists(lock_file):
+        return {"usable": os.access(os.path.dirname(lock_file), os.W_OK | os.X_OK), "held_by": None}
     try:
-        # As the runner does: what another user made in a sticky folder may be opened, but not "created".
-        if os.path.exists(lock_file):
-            file = os.open(lock_file, os.O_RDWR | os.O_NOFOLLOW)
-        else:
-            file = os.open(os.path.dirname(lock_file), os.O_RDONLY)
-            return {"usable": os.access(os.path.dirname(lock_file), os.W_OK | os.X_OK), "held_by": None}
+        file = os.open(lock_file, os.O_RDWR | os.O_NOFOLLOW)
     except OSError as error:
         return {"usable": False, "held_by": None, "error": str(error)}
     try:
