@@ -245,6 +245,20 @@ def test_further_batch_sizes_are_told_beside_the_first(tmp_path, enrolment):
     assert "fixed at 1" in refused["by_batch_size"][0]["reason"]
 
 
+def test_another_provider_than_the_cpu_is_timed_synchronised_with_bound_inputs(tmp_path, enrolment):
+    # onnxruntime's plain wheels have a second provider, which leaves the work to the CPU: the path of an accelerator.
+    providers = ["AzureExecutionProvider", "CPUExecutionProvider"]
+    np.save(tmp_path / "clips.npy", np.ones((2, 4, 12, 12), np.uint8))
+    model = linear(tmp_path / "m.onnx")
+    (record,) = measure(local(tmp_path, providers=providers), enrolment, edge.Job(model, tmp_path / "clips.npy"))
+    assert record["status"] == "ok" and record["providers"] == providers
+    assert "provider-fallback" not in record["flags"]
+    assert record["ratio_basis"] == "wall" and record["latency_cpu_p5_ms"] is None  # CPU time says nothing there
+    assert record["engine_build_s"] is None
+    expected = np.ones((2, 576)) @ numpy_helper.to_array(onnx.load(model).graph.initializer[0])
+    np.testing.assert_allclose(record["outputs"], expected, rtol=1e-5)
+
+
 def test_a_slow_model_is_not_timed_for_longer_than_asked(tmp_path, enrolment):
     timing = edge.Timing(min_runs=10**6, min_s=0, max_s=0.2, min_runs_slow=10, warmup_max_s=0.1, quiet_wait_s=0)
     (record,) = measure(local(tmp_path), enrolment, linear(tmp_path / "m.onnx"), timing=timing)

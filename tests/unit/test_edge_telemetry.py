@@ -6,6 +6,7 @@ import os
 import threading
 import time
 
+import numpy as np
 import pytest
 from test_edge_measure import linear, local, measure
 
@@ -126,13 +127,14 @@ def test_a_power_that_changes_is_integrated(sysfs):
     current = folder / "class/hwmon/hwmon0/curr1_input"
     meter = runner.EnergyMeter()
     meter.read()
-    begin = meter.last[0]
-    for milliampere in (2000, 2400, 1600):  # from 8 W to 10, 12, 8
+    times = [meter.last[0]]
+    for milliampere in (2000, 2400, 2400):  # from 8 W to 10, 12, 12
         time.sleep(0.05)
         current.write_text(str(milliampere))
         meter.read()
-    seconds = meter.last[0] - begin
-    assert meter.joule / seconds == pytest.approx((9 + 11 + 10) / 3, rel=0.05)
+        times.append(meter.last[0])
+    between = zip(np.diff(times), (9, 11, 12), strict=True)
+    assert meter.joule == pytest.approx(sum(seconds * watt for seconds, watt in between))
 
 
 def test_the_counters_of_the_processor_wrap_around(sysfs):
