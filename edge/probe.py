@@ -41,7 +41,9 @@ def storage():
 
 def lock():
     if not os.path.exists(lock_file):
-        return {"usable": os.access(os.path.dirname(lock_file), os.W_OK | os.X_OK), "held_by": None}
+        folder = os.path.dirname(lock_file)
+        comes_with_work_folder = not os.path.exists(folder) and work_folder.startswith(folder + os.sep)
+        return {"usable": comes_with_work_folder or os.access(folder, os.W_OK | os.X_OK), "held_by": None}
     try:
         file = os.open(lock_file, os.O_RDWR | os.O_NOFOLLOW)
     except OSError as error:

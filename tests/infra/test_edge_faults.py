@@ -78,14 +78,22 @@ def model_process(site: Site) -> int:
 def assert_nothing_is_left(site: Site, within_s: float) -> None:
     """No process, no lock that is held and no partial file."""
     deadline = time.monotonic() + within_s
-    while site.at_work():
-        assert time.monotonic() < deadline, f"still at work: {site.at_work()}"
+    while site.at_work() or is_held(site.folder / "lock"):
+        assert time.monotonic() < deadline, f"still at work, or holding the lock: {site.at_work()}"
         time.sleep(0.05)
-    if (site.folder / "lock").exists():
-        with open(site.folder / "lock") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     for entry in (site.folder / "work").iterdir():
         assert entry.name == ".lock" or hashlib.sha256(entry.read_bytes()).hexdigest() == entry.name
+
+
+def is_held(path: Path) -> bool:
+    if not path.exists():
+        return False
+    with open(path) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 def measured(device: edge.Device, enrolment: dict, *models: Path, timing=QUICK) -> tuple[list[dict], int]:
