@@ -15,7 +15,7 @@ from servers import make_key
 import edge
 
 pytestmark = pytest.mark.infra
-QUICK = edge.Timing(min_runs=20, min_s=0.01, max_s=1.0, warmup_max_s=0.1)
+QUICK = edge.Timing(min_runs=20, min_s=0.01, max_s=1.0, warmup_max_s=0.1, quiet_wait_s=0)
 
 
 @pytest.fixture
