@@ -270,7 +270,7 @@ class Session:
                 for event in wire.converse(self._transport, self.device, request, wanted, self.traffic):
                     if "index" in event:
                         event["index"] = asked[event["index"]]
-                    if event["event"] == "job":
+                    if event["event"] == "job" or event.get("reasons"):  # measured, or not to be measured now
                         left.remove(event["index"])
                     yield event
                 return

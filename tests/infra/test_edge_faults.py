@@ -27,10 +27,10 @@ from servers import Site, make_key
 import edge
 
 pytestmark = pytest.mark.infra
-QUICK = edge.Timing(min_runs=20, min_s=0.01, max_s=1.0, warmup_max_s=0.1)
-SLOW = edge.Timing(min_runs=20, min_s=4.0, max_s=4.0, warmup_max_s=0.1)
-ENDLESS = edge.Timing(min_s=100.0, max_s=100.0)
-RICH = edge.Timing(min_runs=10_000, min_s=0.1, max_s=10.0, warmup_max_s=0.1)
+QUICK = edge.Timing(quiet_wait_s=0, min_runs=20, min_s=0.01, max_s=1.0, warmup_max_s=0.1)
+SLOW = edge.Timing(quiet_wait_s=0, min_runs=20, min_s=4.0, max_s=4.0, warmup_max_s=0.1)
+ENDLESS = edge.Timing(quiet_wait_s=0, min_s=100.0, max_s=100.0)
+RICH = edge.Timing(quiet_wait_s=0, min_runs=10_000, min_s=0.1, max_s=10.0, warmup_max_s=0.1)
 """Its samples are more than 100 kB."""
 SHORT = {"connect_timeout_s": 2.0, "silence_timeout_s": 2.0, "reconnect_s": 20.0}
 NEVER_AGAIN = {"connect_timeout_s": 2.0, "silence_timeout_s": 2.0, "reconnect_s": 3.0}
@@ -227,7 +227,7 @@ def test_a_dead_link_is_noticed_within_thirty_seconds_on_either_side(site, enrol
 
 def test_what_was_measured_before_the_link_was_lost_is_kept(site, enrolment, tmp_path, caplog):
     models = [make_model(tmp_path / f"{n}.onnx", f"model {n}") for n in range(4)]
-    timing = edge.Timing(min_runs=20, min_s=1.0, max_s=1.0, warmup_max_s=0.1)
+    timing = edge.Timing(quiet_wait_s=0, min_runs=20, min_s=1.0, max_s=1.0, warmup_max_s=0.1)
     cutter = once(lambda: runner(site), lambda: (time.sleep(2.5), site.link.set(cut=True)))
     mender = once(lambda: site.link.state()["cut"], lambda: (time.sleep(5), site.link.set(cut=False)))
     records, reconnections = measured(site.device(**SHORT), enrolment, *models, timing=timing)
@@ -307,7 +307,7 @@ def test_a_runner_that_dies_each_time_is_not_started_for_ever(site, enrolment, m
 @pytest.mark.parametrize(("number", "words"), [(signal.SIGSEGV, "SIGSEGV"), (signal.SIGSTOP, "not done after 3 s")])
 def test_a_model_that_crashes_or_hangs_has_failed_and_the_others_are_measured(site, enrolment, tmp_path, number, words):
     models = [make_model(tmp_path / f"{n}.onnx", f"model {n}") for n in range(2)]
-    timing = edge.Timing(min_runs=20, min_s=1.5, max_s=1.5, warmup_max_s=0.1)
+    timing = edge.Timing(quiet_wait_s=0, min_runs=20, min_s=1.5, max_s=1.5, warmup_max_s=0.1)
     thread = once(lambda: runner(site), lambda: os.kill(model_process(site), number))
     (failed, good), reconnections = measured(site.device(deadline_s=3), enrolment, *models, timing=timing)
     thread.join()
@@ -426,7 +426,7 @@ def test_a_lock_that_somebody_else_holds_is_an_error_that_says_who(site, enrolme
 
 def test_two_searches_on_one_device_take_turns(site, enrolment, tmp_path):
     models = [[make_model(tmp_path / f"{s}{n}.onnx", f"{s}{n}") for n in range(2)] for s in "ab"]
-    timing = edge.Timing(min_runs=20, min_s=1.0, max_s=1.0, warmup_max_s=0.1)
+    timing = edge.Timing(quiet_wait_s=0, min_runs=20, min_s=1.0, max_s=1.0, warmup_max_s=0.1)
     with ThreadPoolExecutor(2) as pool:
         both = [pool.submit(measured, site.device(), enrolment, *pair, timing=timing) for pair in models]
         records = [future.result()[0] for future in both]
@@ -451,7 +451,7 @@ def test_a_clock_that_jumps_changes_no_figure_and_no_deadline(site, enrolment, t
     )
     python.chmod(0o755)
     models = [make_model(tmp_path / f"{n}.onnx", f"model {n}") for n in range(2)]
-    timing = edge.Timing(min_runs=20, min_s=1.5, max_s=1.5, warmup_max_s=0.1)
+    timing = edge.Timing(quiet_wait_s=0, min_runs=20, min_s=1.5, max_s=1.5, warmup_max_s=0.1)
     jump = once(lambda: runner(site), lambda: (time.sleep(0.5), clock.write_text(f"{days:+}d")))
     first, second = measured(site.device(python=str(python)), enrolment, *models, timing=timing)[0]
     jump.join()

@@ -69,7 +69,7 @@ def fleet(sshd, roads, tmp_path):
         run.config["devices"][name] = {
             "transport": "ssh", "host": "127.0.0.1", "port": road.port, "user": device.user, "budget_ms": 1000,
             "identity_file": device.identity_file, "known_hosts": str(known_hosts), "python": device.python,
-            "work_folder": device.work_folder, "lock_file": device.lock_file,
+            "work_folder": device.work_folder, "lock_file": device.lock_file, "reconnect_s": 3,
         }  # fmt: skip
     run.config["baselines"] = {}
     run.config["search"] |= {"max_generations": 1, "objective_device": "worst"}
