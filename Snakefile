@@ -17,6 +17,9 @@ if not workflow.overwrite_configfiles:
 container: "envs/edgeloop.sif"
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/cluster.smk"
 include: "workflow/rules/data.smk"
@@ -37,12 +40,14 @@ include: "workflow/rules/measure.smk"
 include: "workflow/rules/select.smk"
 include: "workflow/rules/conclude.smk"
 include: "workflow/rules/finalists.smk"
+include: "workflow/rules/report.smk"
 
 
 rule all:
     default_target: True
     input:
         "results/summary.json",
+        "results/report.html",
         bundles,
 
 
@@ -64,6 +69,7 @@ localrules:
     measure_finalist,
     bundle,
     summarise,
+    report,
 
 
 onstart:

@@ -134,7 +134,7 @@ def test_without_finalists_nothing_is_trained_twice_or_tested(copy):
     copy.path("finalists.json").unlink()
     copy.config["finalists"]["count"] = 0
     executed = copy.executed(copy.snakemake())
-    assert set(executed) <= {"summarise", "all"}
+    assert set(executed) <= {"summarise", "report", "all"}
     assert not copy.path("finalists").exists()
     assert read_json(copy.path("summary.json"))["best"]["test_rmse"] is None
 

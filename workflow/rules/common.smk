@@ -198,6 +198,15 @@ def final_records(wildcards):
     return [file for candidate in finalists() for file in of_seeds(candidate, OF_SEED)]
 
 
+def final_predictions(wildcards):
+    """What finalists predict for each of the test clips."""
+    return [
+        file
+        for candidate in finalists()
+        for file in of_seeds(candidate, ["predictions.csv"])
+    ]
+
+
 def baselines_final_records(wildcards):
     """The same of baselines, which need not wait until the search has ended to be trained."""
     trained = [

@@ -78,7 +78,13 @@ rule evaluate:
         index="results/data/test.index.csv",
     output:
         record=OF_FINALIST + "test.json",
-        predictions=OF_FINALIST + "predictions.csv",
+        predictions=report(
+            OF_FINALIST + "predictions.csv",
+            caption="../report/predictions.rst",
+            category="Finalists",
+            subcategory="{candidate}",
+            labels={"part": "predictions", "seed": "{seed}"},
+        ),
     log:
         "logs/evaluate/{candidate}.{seed}.log",
     benchmark:
@@ -112,7 +118,13 @@ rule bundle:
         cache="results/data/cache.json",
         parity="results/data/parity.npy",
     output:
-        "results/finalists/{candidate}/bundle.zip",
+        report(
+            "results/finalists/{candidate}/bundle.zip",
+            caption="../report/bundle.rst",
+            category="Finalists",
+            subcategory="{candidate}",
+            labels={"part": "bundle", "seed": "lowest validation error"},
+        ),
     log:
         "logs/bundle/{candidate}.log",
     conda:
