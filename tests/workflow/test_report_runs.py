@@ -6,7 +6,17 @@ from pages import opened
 from edgeloop.records import read_json
 
 pytestmark = pytest.mark.workflow
-PARTS = ("front", "hypervolume", "screening", "latencies", "predictions", "clips", "importance", "timeline", "telemetry")
+PARTS = (
+    "front",
+    "hypervolume",
+    "screening",
+    "latencies",
+    "predictions",
+    "clips",
+    "importance",
+    "timeline",
+    "telemetry",
+)
 
 
 def test_a_run_ends_with_a_page_that_renders_in_a_browser_and_asks_nobody(finished):
