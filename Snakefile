@@ -48,6 +48,7 @@ rule all:
     input:
         "results/summary.json",
         "results/report.html",
+        NOMINATED,
         bundles,
 
 

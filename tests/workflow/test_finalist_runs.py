@@ -129,6 +129,21 @@ def test_a_longer_search_trains_a_finalist_only_when_it_is_another_one(copy):
     assert after == [read_json(copy.path("summary.json"))["best"]["candidate"]]
 
 
+def test_when_the_front_changes_the_run_that_changes_it_ends_with_the_new_finalists(copy):
+    """The history is there and is made anew, so that a run begins with a list of finalists that will not stand."""
+    before = read_json(copy.path("summary.json"))["front"]
+    known = read_json(sorted(copy.path("generations").glob("*/state.json"))[-1])["candidates"]
+    latencies = [known[entry["candidate"]]["devices"]["this-machine"]["latency_ms"] for entry in before[:2]]
+    copy.config["devices"]["this-machine"]["budget_ms"] = (latencies[0] + latencies[1]) / 2
+    copy.snakemake()
+    best = read_json(copy.path("summary.json"))["best"]
+    assert best["candidate"] != before[0]["candidate"]
+    assert read_json(copy.path("finalists.json"))["candidates"] == [best["candidate"]]
+    assert len(best["finalist"]["test_rmse"]["values"]) == 2
+    assert copy.path(f"finalists/{best['candidate']}/bundle.zip").stat().st_size
+    assert "Nothing to be done" in copy.snakemake()
+
+
 def test_without_finalists_nothing_is_trained_twice_or_tested(copy):
     shutil.rmtree(copy.path("finalists"))
     copy.path("finalists.json").unlink()

@@ -173,6 +173,14 @@ def is_trained(wildcards):
 # ---------------------------------------------------------------- finalists
 
 SEEDS = range(1, config["finalists"]["seeds"] + 1)
+TRAINED_BASELINES = [
+    candidate
+    for candidate, name in BASELINES.items()
+    if config["finalists"]["count"] and config["baselines"][name]["train"]
+]
+# What reads the list of finalists has it among its input files, too: only what depends on a checkpoint's output is looked at
+# anew when the checkpoint has run, and a list of before may be all that there is as a run begins.
+NOMINATED = ["results/finalists.json"] if config["finalists"]["count"] else []
 OF_SEED = ["train.json", "export.json", "test.json", *RECORDS["measured"]]
 
 
@@ -194,8 +202,13 @@ def of_seeds(candidate, files):
 
 
 def final_records(wildcards):
-    """All records of all finalists."""
-    return [file for candidate in finalists() for file in of_seeds(candidate, OF_SEED)]
+    """All records of all finalists, and of the baselines beside them."""
+    found = finalists()
+    return [
+        file
+        for candidate in [*found, *TRAINED_BASELINES]
+        for file in of_seeds(candidate, OF_SEED)
+    ]
 
 
 def final_predictions(wildcards):
@@ -207,14 +220,14 @@ def final_predictions(wildcards):
     ]
 
 
-def baselines_final_records(wildcards):
-    """The same of baselines, which need not wait until the search has ended to be trained."""
-    trained = [
-        candidate
-        for candidate, name in BASELINES.items()
-        if config["finalists"]["count"] and config["baselines"][name]["train"]
+def baselines_records(wildcards):
+    """What of the baselines' records need not wait until the search has ended: all but the test."""
+    return [
+        file
+        for candidate in TRAINED_BASELINES
+        for file in of_seeds(candidate, OF_SEED)
+        if Path(file).name != "test.json"
     ]
-    return [file for candidate in trained for file in of_seeds(candidate, OF_SEED)]
 
 
 def bundles(wildcards):

@@ -1,6 +1,6 @@
 """The front's best few on the full budget, and what is deployed of them. Only here are the test clips read."""
 
-OF_FINALIST = "results/finalists/{candidate}/{seed}/"
+OF_FINALIST = "results/finalists/{candidate}/{seed}"
 
 
 checkpoint nominate:
@@ -24,8 +24,8 @@ checkpoint nominate:
 # The same stages as for a candidate, with a folder for each seed.
 use rule train as train_finalist with:
     output:
-        record=OF_FINALIST + "train.json",
-        weights=OF_FINALIST + "weights.pt",
+        record=f"{OF_FINALIST}/train.json",
+        weights=f"{OF_FINALIST}/weights.pt",
     log:
         "logs/train_finalist/{candidate}.{seed}.log",
     benchmark:
@@ -40,12 +40,12 @@ use rule train as train_finalist with:
 use rule export as export_finalist with:
     input:
         genotype=rules.export.input.genotype,
-        train=OF_FINALIST + "train.json",
-        weights=OF_FINALIST + "weights.pt",
+        train=f"{OF_FINALIST}/train.json",
+        weights=f"{OF_FINALIST}/weights.pt",
         parity=rules.export.input.parity,
     output:
-        record=OF_FINALIST + "export.json",
-        model=OF_FINALIST + "model.onnx",
+        record=f"{OF_FINALIST}/export.json",
+        model=f"{OF_FINALIST}/model.onnx",
     log:
         "logs/export_finalist/{candidate}.{seed}.log",
     benchmark:
@@ -54,32 +54,31 @@ use rule export as export_finalist with:
 
 use rule measure as measure_finalist with:
     input:
-        export=OF_FINALIST + "export.json",
-        model=OF_FINALIST + "model.onnx",
+        export=f"{OF_FINALIST}/export.json",
+        model=f"{OF_FINALIST}/model.onnx",
         enrolment=rules.measure.input.enrolment,
         parity=rules.measure.input.parity,
         parity_targets=rules.measure.input.parity_targets,
     output:
-        OF_FINALIST + "measure.{device}.json",
+        f"{OF_FINALIST}/measure.{{device}}.json",
     log:
         "logs/measure_finalist/{candidate}.{seed}.{device}.log",
     benchmark:
         "results/benchmarks/measure_finalist/{candidate}.{seed}.{device}.tsv"
 
 
+# Asked for by those alone who know the finalists: nobody reads the test clips before the search has ended.
 rule evaluate:
     input:
-        # Nobody reads the test clips before the search has ended, not even for a baseline.
-        nominated=ancient("results/finalists.json"),
         genotype=ancient("results/candidates/{candidate}/genotype.json"),
-        train=OF_FINALIST + "train.json",
-        weights=OF_FINALIST + "weights.pt",
+        train=f"{OF_FINALIST}/train.json",
+        weights=f"{OF_FINALIST}/weights.pt",
         clips=split_files("test"),
         index="results/data/test.index.csv",
     output:
-        record=OF_FINALIST + "test.json",
+        record=f"{OF_FINALIST}/test.json",
         predictions=report(
-            OF_FINALIST + "predictions.csv",
+            f"{OF_FINALIST}/predictions.csv",
             caption="../report/predictions.rst",
             category="Finalists",
             subcategory="{candidate}",

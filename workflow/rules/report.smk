@@ -6,10 +6,9 @@ rule report:
         summary="results/summary.json",
         history=HISTORY,
         comparisons=expand("results/comparison.{device}.json", device=DEVICES),
-        nominated="results/finalists.json" if FINALISTS["count"] else [],
+        nominated=NOMINATED,
         finalists=final_records,
         predictions=final_predictions,
-        baselines=baselines_final_records,
         parity="results/data/parity.npy",
         parity_targets="results/data/parity_targets.npy",
     output:

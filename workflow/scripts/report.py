@@ -23,7 +23,7 @@ states = [Path(file) for file in history["states"]]
 screenings = [read_json(file) for state in states for file in sorted(state.parent.glob("screening.*.json"))]
 measured = [read_json(file) for file in history["measured"]]
 comparisons = {record["device"]: record for record in map(read_json, snakemake.input.comparisons)}
-finals = finalists.by_seed([*snakemake.input.finalists, *snakemake.input.baselines])
+finals = finalists.by_seed(snakemake.input.finalists)
 seeds = [records for each in finals.values() for records in each.values()]
 works = {
     "screen": [record["work"] for record in screenings],
