@@ -49,7 +49,13 @@ def facts(run: Run) -> list[tuple[str, str, str]]:
         found.append((f"{figures['latency_p50_ms']:.3g} ms", "its median latency", f"on {run.device}"))
         for name, against in best["against"].items():
             if (speedup := against["speedup"][run.device]) is not None:
-                found.append((f"{speedup:,.1f}x", f"faster than {name}", "in the same session"))
+                found.append(
+                    (
+                        f"{speedup:,.0f}x" if speedup >= 100 else f"{speedup:.1f}x",
+                        f"faster than {name}",
+                        "in the same session",
+                    )
+                )
     found.append((f"{search['trained']}", "networks trained", f"{search['screened']} timed untrained"))
     found.append((f"{search['wall_s'] / 60:.1f} min", "from first to last job", f"{search['strategy']}"))
     return found
@@ -111,8 +117,8 @@ def _screening(run: Run) -> Section:
         "screening",
         "What the screening saved",
         f"Latency needs no training: {int(table['architectures'].sum())} architectures were timed untrained, in "
-        f"{screened_s:.0f} s on the devices. {dropped} of them met no budget; to train them, at {mean_s:.1f} s each on "
-        f"average, would have taken {dropped * mean_s:.0f} s.",
+        f"{screened_s:.0f} s on the devices. {dropped} of them exceeded a budget or were refused; to train "
+        f"them, at {mean_s:.1f} s each on average, would have taken {dropped * mean_s:.0f} s.",
         table,
         "Nothing was screened (screening.pool is 0).",
         lambda: charts.screening(table),
