@@ -219,7 +219,7 @@ def test_a_bundle_computes_on_this_machine_what_the_summary_says_of_it(finished,
 def test_on_a_cluster_finalists_ask_for_what_their_own_budget_needs(copy):
     best = read_json(copy.path("finalists.json"))["candidates"][0]
     copy.config["training"]["gpus"] = 2
-    copy.config["finalists"]["epochs"] = 10**7
+    copy.config["finalists"]["epochs"] = 10**10
     copy.config["cluster"] = {"gpus_per_node": 4, "max_runtime_min": 10**9}
     plan = copy.snakemake(
         "--dry-run", "--executor", "slurm", "--jobs", "1", "--forceall", f"results/finalists/{best}/1/test.json"
