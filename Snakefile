@@ -17,6 +17,9 @@ if not workflow.overwrite_configfiles:
 container: "envs/edgeloop.sif"
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/cluster.smk"
 include: "workflow/rules/data.smk"
@@ -38,12 +41,15 @@ include: "workflow/rules/select.smk"
 include: "workflow/rules/conclude.smk"
 include: "workflow/rules/finalists.smk"
 include: "workflow/rules/archive.smk"
+include: "workflow/rules/report.smk"
 
 
 rule all:
     default_target: True
     input:
         "results/summary.json",
+        "results/report.html",
+        NOMINATED,
         bundles,
         # Said here too: a folder without Snakemake's notes, as an archive gives, shows by nothing else that a search is to
         # be longer.
@@ -70,6 +76,7 @@ localrules:
     bundle,
     summarise,
     archive,
+    report,
 
 
 onstart:

@@ -63,12 +63,12 @@ def main() -> None:
     config = yaml.safe_load((ROOT / "tests/configs/tiny.yaml").read_text())
     config["search"] |= {"max_generations": 3, "generation_size": 6}
     config["screening"]["pool"] = 8
-    config["baselines"] = {}
+    config["baselines"], config["finalists"] = {}, {"count": 0}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         run(folder, options.cores, "results/predictors.json", "results/devices/this-machine.json")
-        wall_s = run(folder, options.cores)
+        wall_s = run(folder, options.cores, "results/summary.json")
         trained = json.loads((folder / "results/summary.json").read_text())["search"]["trained"]
         jobs = {stage: job_seconds(folder, stage) for stage in STAGES}
         work = {stage: work_seconds(folder, stage) for stage in STAGES}

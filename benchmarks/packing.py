@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     config = yaml.safe_load((ROOT / "tests/configs/tiny.yaml").read_text())
-    config |= {"baselines": {}, "screening": {"pool": 0}}
+    config |= {"baselines": {}, "finalists": {"count": 0}, "screening": {"pool": 0}}
     config["search"] |= {"max_generations": 1, "generation_size": options.candidates}
     results = []
     with tempfile.TemporaryDirectory() as name:

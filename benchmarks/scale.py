@@ -48,7 +48,8 @@ def configuration(candidates: int) -> dict[str, Any]:
     """A search of one generation of that size, without screening: in a large space, on this machine."""
     config = yaml.safe_load((ROOT / "tests/configs/tiny.yaml").read_text())
     config["search"] |= {"max_generations": 1, "generation_size": candidates, "strategy": "random"}
-    return config | {"space": "config/spaces/meltpool.yaml", "screening": {"pool": 0}, "baselines": {}}
+    rest = {"screening": {"pool": 0}, "baselines": {}, "finalists": {"count": 0}}
+    return config | {"space": "config/spaces/meltpool.yaml"} | rest
 
 
 def snakemake(source: Path, folder: Path, *arguments: str) -> dict[str, Any]:

@@ -41,7 +41,8 @@ def configuration(strategy: str, seed: int, asked: argparse.Namespace) -> dict[s
     config["training"]["pack"] = asked.size
     config["devices"]["this-machine"]["budget_ms"] = asked.budget_ms
     pool = 0 if strategy in WITHOUT_SCREENING else asked.pool
-    return config | {"space": "config/spaces/meltpool.yaml", "screening": {"pool": pool}, "baselines": {}}
+    rest = {"screening": {"pool": pool}, "baselines": {}, "finalists": {"count": 0}}
+    return config | {"space": "config/spaces/meltpool.yaml"} | rest
 
 
 def hypervolumes(folder: Path, generations: int) -> list[float]:

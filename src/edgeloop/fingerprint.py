@@ -8,7 +8,7 @@ from edgeloop.records import ID_DIGITS
 
 
 def code(*modules: str) -> str:
-    """A digest of the source of `modules`; of a package, all its modules count."""
+    """A digest of the source of `modules`; of a package, all its modules and templates count."""
     sources = hashlib.sha256()
     for module in modules:
         for file in _files(module):
@@ -21,4 +21,6 @@ def _files(module: str) -> list[Path]:
     if spec is None or spec.origin is None:
         raise ValueError(f"there is no module '{module}' to fingerprint")
     origin = Path(spec.origin)
-    return sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
+    if origin.name != "__init__.py":
+        return [origin]
+    return sorted(file for pattern in ("*.py", "*.html") for file in origin.parent.rglob(pattern))

@@ -73,9 +73,8 @@ def test_trainings_get_their_gpu(undisturbed, cluster):
 
 def test_finalists_are_jobs_of_their_own_with_the_resources_of_a_training(undisturbed, tmp_path, site, cluster):
     shutil.copytree(undisturbed.folder, tmp_path / "run")
-    run = SlurmRun(
-        tmp_path / "run", site, {**undisturbed.config, "finalists": {"count": 1, "seeds": 2}}, cluster=cluster
-    )
+    config = {**undisturbed.config, "finalists": {"count": 1, "seeds": 2}}
+    run = SlurmRun(tmp_path / "run", site, config, cluster=cluster)
     before = {rule: run.submitted(rule) for rule in ("train", "export")}
     run.start()
     run.finish()

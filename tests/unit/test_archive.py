@@ -8,7 +8,7 @@ import pytest
 
 from edgeloop.archive import ArchiveError, code, container, contents, sources, unpack
 from edgeloop.archive.privacy import Private, portable_config
-from edgeloop.packing import cut
+from edgeloop.populations import cut
 from edgeloop.records import write_json
 
 CONFIG = {

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from bundles import training
 
 from edgeloop import summary
 
@@ -86,6 +87,7 @@ def run():
         "baselines": NAMES,
         "genotypes": {HAND: genotype("conv3d"), TIMED: genotype("swin3d")},
         "search": {"strategy": "evolution", "seed": 1, "max_generations": 2},
+        "finals": {BEST: {1: training(0.1, 0.2), 2: training(0.1, 0.4)}, HAND: {1: training(0.3, 0.6)}},
     }
 
 
@@ -107,7 +109,22 @@ def test_what_was_not_trained_or_not_measured_is_null(run):
     found = summary.build(**run)
     baseline = found["baselines"]["latency-only"]
     assert baseline["val_rmse"] is None and baseline["test_rmse"] is None
-    assert found["best"]["against"]["latency-only"] == {"speedup": {"bench": None}, "quality_gain": None}
+    assert found["best"]["against"]["latency-only"] == {
+        "speedup": {"bench": None},
+        "quality_gain": None,
+        "test_quality_gain": None,
+    }
+
+
+def test_the_test_error_is_the_mean_over_the_seeds_and_compares_with_a_baseline_that_was_tested(run):
+    found = summary.build(**run)
+    assert found["best"]["test_rmse"] == pytest.approx(0.3) and found["front"][1]["test_rmse"] is None
+    assert found["best"]["against"]["by-hand"]["test_quality_gain"] == pytest.approx(2.0)
+    assert found["front"][1]["against"]["by-hand"]["test_quality_gain"] is None
+    table = summary.table(found)
+    assert "0.3000 ± 0.1414" in table and "RMSE 3.00x lower; test RMSE 2.00x lower" in table
+    (hand,) = (line for line in table.splitlines() if line.startswith("by-hand"))
+    assert " 0.6000 " in hand and "±" not in hand
 
 
 def test_the_account_of_the_search_adds_up(run):

@@ -1,6 +1,7 @@
 """Finalists: several seeds on the full budget, the test clips for them alone, and a bundle of each."""
 
 import json
+import re
 import shutil
 import statistics
 import subprocess
@@ -9,7 +10,6 @@ import zipfile
 
 import numpy as np
 import pytest
-from searches import Run
 
 from edgeloop.records import read_json
 
@@ -129,12 +129,27 @@ def test_a_longer_search_trains_a_finalist_only_when_it_is_another_one(copy):
     assert after == [read_json(copy.path("summary.json"))["best"]["candidate"]]
 
 
+def test_when_the_front_changes_the_run_that_changes_it_ends_with_the_new_finalists(copy):
+    """The history is there and is made anew, so that a run begins with a list of finalists that will not stand."""
+    before = read_json(copy.path("summary.json"))["front"]
+    known = read_json(sorted(copy.path("generations").glob("*/state.json"))[-1])["candidates"]
+    latencies = [known[entry["candidate"]]["devices"]["this-machine"]["latency_ms"] for entry in before[:2]]
+    copy.config["devices"]["this-machine"]["budget_ms"] = (latencies[0] + latencies[1]) / 2
+    copy.snakemake()
+    best = read_json(copy.path("summary.json"))["best"]
+    assert best["candidate"] != before[0]["candidate"]
+    assert read_json(copy.path("finalists.json"))["candidates"] == [best["candidate"]]
+    assert len(best["finalist"]["test_rmse"]["values"]) == 2
+    assert copy.path(f"finalists/{best['candidate']}/bundle.zip").stat().st_size
+    assert "Nothing to be done" in copy.snakemake()
+
+
 def test_without_finalists_nothing_is_trained_twice_or_tested(copy):
     shutil.rmtree(copy.path("finalists"))
     copy.path("finalists.json").unlink()
     copy.config["finalists"]["count"] = 0
     executed = copy.executed(copy.snakemake())
-    assert set(executed) <= {"summarise", "all"}
+    assert set(executed) <= {"summarise", "report", "all"}
     assert not copy.path("finalists").exists()
     assert read_json(copy.path("summary.json"))["best"]["test_rmse"] is None
 
@@ -202,18 +217,17 @@ def test_a_bundle_computes_on_this_machine_what_the_summary_says_of_it(finished,
 
 
 def test_on_a_cluster_finalists_ask_for_what_their_own_budget_needs(copy):
-    del copy.config["baselines"]["by-hand"]
+    best = read_json(copy.path("finalists.json"))["candidates"][0]
     copy.config["training"]["gpus"] = 2
-    copy.config["finalists"] |= {"epochs": 10**7, "seeds": 1}
+    copy.config["finalists"]["epochs"] = 10**10
     copy.config["cluster"] = {"gpus_per_node": 4, "max_runtime_min": 10**9}
-    shutil.rmtree(copy.path("finalists"))
-    plan = Run(copy.folder, copy.source, copy.config).snakemake(
-        "--dry-run", "--executor", "slurm", "--jobs", "1", "results/finalists.json", "all"
+    plan = copy.snakemake(
+        "--dry-run", "--executor", "slurm", "--jobs", "1", "--forceall", f"results/finalists/{best}/1/test.json"
     )
-    asked = dict.fromkeys(("train_finalist", "evaluate"))
-    for rule in asked:
-        block = plan.partition(f"\nrule {rule}:")[2].partition("\n\n")[0]
-        asked[rule] = block.partition("resources: ")[2].partition("\n")[0]
+    asked = {
+        rule: re.search(rf"^rule {rule}:.*?^    resources: (.*?)$", plan, re.MULTILINE | re.DOTALL)[1]
+        for rule in ("train_finalist", "evaluate")
+    }
     assert "gres=gpu:2" in asked["train_finalist"] and "gres=gpu:1" in asked["evaluate"]
-    runtime = int(asked["train_finalist"].partition("runtime=")[2].partition(",")[0])
-    assert runtime > 60  # the search's own trainings, of one epoch, ask for half an hour
+    # The search's own trainings, of one epoch, ask for half an hour.
+    assert int(re.search(r"runtime=(\d+)", asked["train_finalist"])[1]) > 60

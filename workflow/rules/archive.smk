@@ -4,6 +4,9 @@
 rule archive:
     input:
         "results/summary.json",
+        "results/report.html",
+        NOMINATED,
+        bundles,
         made_besides,
     output:
         f"results/archive/{name_of(config)}.zip",

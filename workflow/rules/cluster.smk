@@ -113,8 +113,9 @@ def members_of_job(wildcards):
 
 
 def attempts():
-    """How often a job is tried in all; in a job itself Snakemake does not know."""
-    return workflow.execution_settings.retries + 1
+    """How often a job is tried in all; in a job itself Snakemake does not know, and for --report it runs none."""
+    settings = workflow.execution_settings
+    return settings.retries + 1 if settings else 1
 
 
 def asked_for(stage):

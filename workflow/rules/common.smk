@@ -245,6 +245,14 @@ def is_trained(wildcards):
 # ---------------------------------------------------------------- finalists
 
 SEEDS = range(1, config["finalists"]["seeds"] + 1)
+TRAINED_BASELINES = [
+    candidate
+    for candidate, name in BASELINES.items()
+    if config["finalists"]["count"] and config["baselines"][name]["train"]
+]
+# What reads the list of finalists has it among its input files, too: only what depends on a checkpoint's output is looked at
+# anew when the checkpoint has run, and a list of before may be all that there is as a run begins.
+NOMINATED = ["results/finalists.json"] if config["finalists"]["count"] else []
 OF_SEED = ["train.json", "export.json", "test.json", *RECORDS["measured"]]
 
 
@@ -266,18 +274,32 @@ def of_seeds(candidate, files):
 
 
 def final_records(wildcards):
-    """All records of all finalists."""
-    return [file for candidate in finalists() for file in of_seeds(candidate, OF_SEED)]
-
-
-def baselines_final_records(wildcards):
-    """The same of baselines, which need not wait until the search has ended to be trained."""
-    trained = [
-        candidate
-        for candidate, name in BASELINES.items()
-        if config["finalists"]["count"] and config["baselines"][name]["train"]
+    """All records of all finalists, and of the baselines beside them."""
+    found = finalists()
+    return [
+        file
+        for candidate in [*found, *TRAINED_BASELINES]
+        for file in of_seeds(candidate, OF_SEED)
     ]
-    return [file for candidate in trained for file in of_seeds(candidate, OF_SEED)]
+
+
+def final_predictions(wildcards):
+    """What finalists predict for each of the test clips."""
+    return [
+        file
+        for candidate in finalists()
+        for file in of_seeds(candidate, ["predictions.csv"])
+    ]
+
+
+def baselines_records(wildcards):
+    """What of the baselines' records need not wait until the search has ended: all but the test."""
+    return [
+        file
+        for candidate in TRAINED_BASELINES
+        for file in of_seeds(candidate, OF_SEED)
+        if Path(file).name != "test.json"
+    ]
 
 
 def bundles(wildcards):

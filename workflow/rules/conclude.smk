@@ -52,8 +52,10 @@ rule summarise:
         enrolments=expand("results/devices/{device}.json", device=DEVICES),
         cache="results/data/cache.json",
         predictors="results/predictors.json",
+        nominated=NOMINATED,
         finalists=final_records,
-        baselines=baselines_final_records,
+        # Asked for on their own, so that they are at work while the search is still busy elsewhere.
+        baselines=baselines_records,
     output:
         "results/summary.json",
     log:

@@ -1,5 +1,7 @@
 """The front's best few on the full budget, and what is deployed of them. Only here are the test clips read."""
 
+OF_FINALIST = "results/finalists/{candidate}/{seed}"
+
 
 checkpoint nominate:
     input:
@@ -27,8 +29,8 @@ use rule train as train_finalist with:
         validation=split_files("validation"),
         start=[],
     output:
-        record="results/finalists/{candidate}/{seed}/train.json",
-        weights="results/finalists/{candidate}/{seed}/weights.pt",
+        record=f"{OF_FINALIST}/train.json",
+        weights=f"{OF_FINALIST}/weights.pt",
     log:
         "logs/train_finalist/{candidate}.{seed}.log",
     benchmark:
@@ -43,12 +45,12 @@ use rule train as train_finalist with:
 use rule export as export_finalist with:
     input:
         genotype=rules.export.input.genotype,
-        train="results/finalists/{candidate}/{seed}/train.json",
-        weights="results/finalists/{candidate}/{seed}/weights.pt",
+        train=f"{OF_FINALIST}/train.json",
+        weights=f"{OF_FINALIST}/weights.pt",
         parity=rules.export.input.parity,
     output:
-        record="results/finalists/{candidate}/{seed}/export.json",
-        model="results/finalists/{candidate}/{seed}/model.onnx",
+        record=f"{OF_FINALIST}/export.json",
+        model=f"{OF_FINALIST}/model.onnx",
     log:
         "logs/export_finalist/{candidate}.{seed}.log",
     benchmark:
@@ -57,31 +59,36 @@ use rule export as export_finalist with:
 
 use rule measure as measure_finalist with:
     input:
-        export="results/finalists/{candidate}/{seed}/export.json",
-        model="results/finalists/{candidate}/{seed}/model.onnx",
+        export=f"{OF_FINALIST}/export.json",
+        model=f"{OF_FINALIST}/model.onnx",
         enrolment=rules.measure.input.enrolment,
         parity=rules.measure.input.parity,
         parity_targets=rules.measure.input.parity_targets,
     output:
-        "results/finalists/{candidate}/{seed}/measure.{device}.json",
+        f"{OF_FINALIST}/measure.{{device}}.json",
     log:
         "logs/measure_finalist/{candidate}.{seed}.{device}.log",
     benchmark:
         "results/benchmarks/measure_finalist/{candidate}.{seed}.{device}.tsv"
 
 
+# Asked for by those alone who know the finalists: nobody reads the test clips before the search has ended.
 rule evaluate:
     input:
-        # Nobody reads the test clips before the search has ended, not even for a baseline.
-        nominated=ancient("results/finalists.json"),
         genotype=ancient("results/candidates/{candidate}/genotype.json"),
-        train="results/finalists/{candidate}/{seed}/train.json",
-        weights="results/finalists/{candidate}/{seed}/weights.pt",
+        train=f"{OF_FINALIST}/train.json",
+        weights=f"{OF_FINALIST}/weights.pt",
         clips=split_files("test"),
         index="results/data/test.index.csv",
     output:
-        record="results/finalists/{candidate}/{seed}/test.json",
-        predictions="results/finalists/{candidate}/{seed}/predictions.csv",
+        record=f"{OF_FINALIST}/test.json",
+        predictions=report(
+            f"{OF_FINALIST}/predictions.csv",
+            caption="../report/predictions.rst",
+            category="Finalists",
+            subcategory="{candidate}",
+            labels={"part": "predictions", "seed": "{seed}"},
+        ),
     log:
         "logs/evaluate/{candidate}.{seed}.log",
     benchmark:
@@ -115,7 +122,13 @@ rule bundle:
         cache="results/data/cache.json",
         parity="results/data/parity.npy",
     output:
-        "results/finalists/{candidate}/bundle.zip",
+        report(
+            "results/finalists/{candidate}/bundle.zip",
+            caption="../report/bundle.rst",
+            category="Finalists",
+            subcategory="{candidate}",
+            labels={"part": "bundle", "seed": "lowest validation error"},
+        ),
     log:
         "logs/bundle/{candidate}.log",
     conda:

@@ -56,6 +56,6 @@ write_json(
             for name in snakemake.params.baselines
         },
         search=snakemake.params.search,
-        finals=finalists.by_seed([*snakemake.input.finalists, *snakemake.input.baselines]),
+        finals=finalists.by_seed(snakemake.input.finalists),
     ),
 )
