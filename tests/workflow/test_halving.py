@@ -8,6 +8,8 @@ import sys
 import pytest
 import test_record_schemas
 
+from edgeloop import status
+from edgeloop.archive import replay, unpack
 from edgeloop.data.cache import open_split
 from edgeloop.training import Settings, train
 
@@ -119,3 +121,25 @@ def test_in_packs_the_same_candidates_are_left_out(halved, finished, tmp_path):
         assert read(packed, name) == read(halved, name)
     weights = f"candidates/{read(packed, name)['candidates'][0]}/weights.pt"
     assert packed.path(weights).read_bytes() == halved.path(weights).read_bytes()
+
+
+def test_its_archive_is_replayed_and_its_status_tells_who_was_left_out(halved, tmp_path):
+    found = status.gather(halved.folder)
+    assert (found.trained, found.dropped, found.failed, found.infeasible) == (2, 6, 0, 0)
+    shutil.copytree(halved.folder, tmp_path / "run")
+    run = type(halved)(tmp_path / "run", halved.source, json.loads(json.dumps(halved.config)))
+    run.snakemake("archive")
+    (archive,) = run.path("archive").glob("*.zip")
+    opened = tmp_path / "opened"
+    _, config = unpack.extract(archive, opened)
+    verdicts = list(replay.replay(opened, config))
+    assert [(verdict.generation, verdict.same) for verdict in verdicts] == [(0, True)] * 2 + [(1, True)] * 2
+    # Had others gone on, it would be told.
+    file = opened / "results/generations/001/promoted.1.json"
+    promoted = json.loads(file.read_text())
+    swapped = {**promoted, "candidates": promoted["left_out"], "left_out": promoted["candidates"]}
+    for name in swapped["candidates"]:
+        shutil.copy(next(opened.glob("results/candidates/*/rung.2.json")), opened / f"results/candidates/{name}")
+    file.write_text(json.dumps(swapped))
+    told = [verdict.said for verdict in replay.replay(opened, config) if not verdict.same]
+    assert any("others go on after 1 epochs" in said for said in told)
