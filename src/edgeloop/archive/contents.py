@@ -1,5 +1,6 @@
 """Which files of a run's folder are archived."""
 
+import hashlib
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -43,6 +44,11 @@ def files(run: Path, models: str) -> Iterator[str]:
         yield name
     if (run / JOURNAL).exists():
         yield JOURNAL.as_posix()
+
+
+def sha256(file: Path) -> str:
+    """The sha256 of a file, 64 hex digits; where there is none, that of an empty one."""
+    return hashlib.sha256(file.read_bytes() if file.exists() else b"").hexdigest()
 
 
 def candidates(run: Path) -> list[str]:

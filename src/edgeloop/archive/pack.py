@@ -112,7 +112,9 @@ def _about(run: Path, root: Path, config: Mapping[str, Any], private: Private) -
         "snakemake": code.packages()["snakemake"],
         "versions": code.versions(),
         "code": code.digests(),
-        "weights": {name: _sha256(run / f"results/candidates/{name}/weights.pt") for name in contents.candidates(run)},
+        "weights": {
+            name: contents.sha256(run / f"results/candidates/{name}/weights.pt") for name in contents.candidates(run)
+        },
     }
 
 
@@ -121,8 +123,3 @@ def _end(run: Path) -> float:
     files = [*(run / "results/candidates").glob("*/*.json"), *(run / "results/generations").glob("*/screening.*.json")]
     files += (run / "results").glob("comparison.*.json")
     return max(work[1] for work in (read_json(file).get("work") for file in files) if work)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

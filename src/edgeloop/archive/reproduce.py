@@ -1,6 +1,5 @@
 """A candidate of an archived run trained anew."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +56,7 @@ def reproduce(
     # A few kernels of CUDA have no deterministic twin.
     exact = not elsewhere and not str(then.get("device")).startswith("cuda")
     if exact:
-        return _to_the_last_bit(then, now, about["weights"][candidate], _sha256(weights))
+        return _to_the_last_bit(then, now, about["weights"][candidate], contents.sha256(weights))
     return _within(then, now, tolerance, elsewhere)
 
 
@@ -92,7 +91,3 @@ def _figure(record: Mapping[str, Any]) -> str:
     if record["status"] == "failed":
         return f"failed, {record['reason']}"
     return "not trained" if record["val_rmse"] is None else f"val_rmse {record['val_rmse']:.6f}"
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes() if file.exists() else b"").hexdigest()
