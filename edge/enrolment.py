@@ -11,6 +11,7 @@ from .errors import (
     DeviceUnreachable,
     EdgeError,
     HostKeyRejected,
+    KnownHostsMissing,
     RuntimeMissing,
 )
 from .session import Session, connect, governor_advice, providers_advice
@@ -59,7 +60,8 @@ def check_way(error: EdgeError) -> list[Check]:
     names = list(steps.values())
     failed = names.index(steps.get(type(error), "reachable"))
     cause, _, mend = str(error).partition(". ")
-    return [Check(name, OK, "yes") for name in names[:failed]] + [Check(names[failed], MISSING, cause, mend)]
+    passed = [] if isinstance(error, KnownHostsMissing) else names[:failed]
+    return [Check(name, OK, "yes") for name in passed] + [Check(names[failed], MISSING, cause, mend)]
 
 
 def examine(session: Session) -> list[Check]:

@@ -13,6 +13,10 @@ class HostKeyRejected(EdgeError):
     """The device or a gateway has no known host key, or another one than the known."""
 
 
+class KnownHostsMissing(HostKeyRejected):
+    """There is no file of known host keys: nothing was asked of the device."""
+
+
 class AuthenticationFailed(EdgeError):
     """The device or a gateway does not accept the user with this key."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .device import Device, parse_gateway
-from .errors import DeviceUnreachable, HostKeyRejected
+from .errors import DeviceUnreachable, KnownHostsMissing
 
 LONGEST_WAY = 16
 KNOWN_HOSTS = "~/.ssh/known_hosts"
@@ -38,7 +38,7 @@ def way_to(device: Device) -> list[Hop]:
     """The hops to `device`, itself last. What its entry says counts more than ssh_config; `gateways` replace a
     ProxyJump. As in ssh, the first gateway's own ProxyJump is followed.
 
-    HostKeyRejected where no file of known hosts exists; DeviceUnreachable for an ssh_config that cannot be read or asks
+    KnownHostsMissing where no file of known hosts exists; DeviceUnreachable for an ssh_config that cannot be read or asks
     for what is not supported here."""
     options = _lookup(device, str(device.host))
     jumps = list(device.gateways) or _jumps(options)
@@ -131,5 +131,5 @@ def _known_hosts(device: Device, options: Mapping[str, Sequence[str]]) -> tuple[
     files = tuple(path for path in (Path(name).expanduser() for name in names) if path.is_file())
     if not files:
         advice = "Add the host keys of the device and its gateways there (docs/edge-devices.md), or set `known_hosts`."
-        raise HostKeyRejected(f"device {device.name!r}: the file of known hosts {names[0]} is missing. {advice}")
+        raise KnownHostsMissing(f"device {device.name!r}: the file of known hosts {names[0]} is missing. {advice}")
     return files

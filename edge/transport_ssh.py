@@ -139,7 +139,7 @@ def _connection(device: Device, hop: Hop, gateway: fabric.Connection | None) -> 
         gateway=gateway if gateway is not None else False,
         config=fabric.Config(lazy=True, ssh_config=SSHConfig()),
         connect_kwargs={
-            "key_filename": [str(key) for key in hop.keys] or None,
+            "key_filename": [str(key) for key in hop.keys],
             "allow_agent": hop.agent,
             "look_for_keys": hop.agent and not hop.keys,
             # "channel_timeout": a gateway's way on to the next hop; paramiko waits an hour otherwise.

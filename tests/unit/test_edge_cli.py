@@ -74,3 +74,21 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path, model, config, arguments, w
     assert run.returncode == 2
     (line,) = run.stderr.splitlines()
     assert line.startswith("edge: ") and words in line
+
+
+@pytest.mark.parametrize("known_hosts", [True, False])
+def test_a_device_without_a_key_of_its_own_that_is_off_is_told_as_far_as_it_was_tried(tmp_path, known_hosts):
+    file = tmp_path / "known_hosts"
+    if known_hosts:
+        file.touch()
+    (tmp_path / "config.yaml").write_text(
+        f"devices: {{far: {{transport: ssh, host: 127.0.0.1, port: 1, budget_ms: 1, known_hosts: {file}}}}}"
+    )
+    run = edge(tmp_path, "enroll", "--device", "far", "--config", "config.yaml")
+    assert run.returncode != 0 and "Traceback" not in run.stderr
+    (check, advice) = run.stdout.splitlines()
+    if known_hosts:
+        assert check.startswith("missing  reachable") and "connection refused" in check
+    else:
+        assert check.startswith("missing  host keys") and "is missing" in check
+    assert advice.strip().startswith("->")

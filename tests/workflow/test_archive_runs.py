@@ -296,17 +296,11 @@ def test_a_file_that_cannot_be_cleaned_is_not_archived_and_named(archived, tmp_p
     assert not (tmp_path / "run.zip").exists()
 
 
-def test_finalists_and_report_are_archived_where_they_are(copy):
-    copy.snakemake("archive")
-    assert not [name for name in names(copy.path(f"archive/{NAME}")) if "finalists" in name or "report" in name]
-    for name in ("report.html", "finalists/0123456789ab/bundle.zip", "finalists/0123456789ab/seed1/weights.pt"):
-        copy.path(name).parent.mkdir(parents=True, exist_ok=True)
-        copy.path(name).write_bytes(b"content")
-    assert copy.executed(copy.snakemake("archive")) == {"archive": 1}
-    found = names(copy.path(f"archive/{NAME}"))
-    assert {f"results/{name}" for name in ("report.html", "finalists/0123456789ab/bundle.zip")} <= found
-    assert "results/finalists/0123456789ab/seed1/weights.pt" in found
-    assert verify.problems(copy.path(f"archive/{NAME}")) == []
+def test_finalists_with_their_bundles_and_the_report_are_archived(archived, archive):
+    (candidate,) = read_json(archived.path("finalists.json"))["candidates"]
+    of_seeds = [f"{seed}/{file}" for seed in (1, 2) for file in ("weights.pt", "model.onnx", "test.json")]
+    expected = {"report.html", *(f"finalists/{candidate}/{name}" for name in ("bundle.zip", *of_seeds))}
+    assert {f"results/{name}" for name in expected} <= names(archive)
 
 
 def test_of_the_front_alone_weights_are_archived_when_only_those_are_asked_for(archived, tmp_path):

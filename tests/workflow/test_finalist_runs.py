@@ -73,7 +73,10 @@ def test_only_the_finalists_evaluation_reads_the_test_clips(copy):
     assert executed["summarise"] == executed["evaluate"] == 0 and "Error in rule evaluate" in output
     assert executed["train"] == executed["measure"] == 6 and executed["compare"] == executed["nominate"] == 1
     assert executed["train_finalist"] == executed["export_finalist"] == executed["measure_finalist"] == 4
-    assert copy.path("history.2.json").exists() and copy.contents("generations/*/state.json").keys() == before.keys()
+    assert (
+        copy.path("generations/history.2.json").exists()
+        and copy.contents("generations/*/state.json").keys() == before.keys()
+    )
     failed = {line.split()[-1].rstrip(":") for line in output.splitlines() if line.startswith("Error in rule")}
     assert failed == {"evaluate"}
 
@@ -82,7 +85,7 @@ def test_the_test_is_seen_by_nobody_before_the_search_has_ended(copy):
     """Not even a baseline's evaluation, which needs nothing of the search, may come earlier."""
     copy.path("finalists.json").unlink()
     shutil.rmtree(copy.path(f"finalists/{hand_made(copy)}"))
-    for file in copy.path("").glob("history.*.json"):
+    for file in copy.path("generations").glob("history.*.json"):
         file.unlink()
     output = copy.snakemake()
     finished_at = {

@@ -41,7 +41,9 @@ def test_another_budget_selects_again_and_trains_and_measures_nothing(copy):
     costs = sorted(entry["objectives"][1] for entry in state["candidates"].values())
     what = "another budget: select again, train nothing"
     executed = run_again(copy, what, {"budget_ms: 0.1": f"budget_ms: {costs[1]}"})
-    assert executed == {"select": 2, "conclude": 1, "compare": 1, "summarise": 1, "all": 1}
+    assert executed["select"] == 2 and executed["conclude"] == executed["compare"] == executed["summarise"] == 1
+    # Another network may be the finalist now; nothing of the search is done again.
+    assert not {"propose", "screen", "sample", "train", "export", "measure"} & executed.keys()
     assert copy.contents("candidates/*/*.json") | copy.contents("generations/*/screening.*.json") == before
     selected = read_json(copy.path("generations/001/state.json"))["candidates"].values()
     assert 2 <= sum(entry["feasible"] for entry in selected) < 4

@@ -27,7 +27,6 @@ KINDS = {
     "generations/*/proposals.json": "proposals",
     "generations/*/screening.*.json": "screening",
     "generations/*/population.json": "population",
-    "generations/*/promoted.*.json": "promoted",
     "generations/*/state.json": "state",
     "warm_start.json": "warm_start",
     "candidates/*/genotype.json": "candidate",

@@ -7,7 +7,6 @@ rule archive:
         "results/report.html",
         NOMINATED,
         bundles,
-        made_besides,
     output:
         f"results/archive/{name_of(config)}.zip",
     log:

@@ -400,13 +400,6 @@ def print_owed():
 # ---------------------------------------------------------------- archive
 
 
-def made_besides(wildcards):
-    """What the run's folder holds besides the summary and what it rests on: finalists, bundles, the report. An archive
-    that is older than one of them is made anew."""
-    found = [Path("results/report.html"), *Path("results/finalists").rglob("*")]
-    return [str(file) for file in found if file.is_file() and file.name[0] != "."]
-
-
 def sources_to_archive(wildcards):
     """The commit of the sources, and what is changed there where that may be archived."""
     try:

@@ -73,7 +73,8 @@ def test_the_front_was_trained_to_the_weights_of_a_training_in_one_go(halved, tm
 
 
 def test_records_keep_to_their_schema(halved):
-    for pattern, kind in {**test_record_schemas.KINDS, "candidates/*/rung.*.json": "train"}.items():
+    further = {"candidates/*/rung.*.json": "train", "generations/*/promoted.*.json": "promoted"}
+    for pattern, kind in {**test_record_schemas.KINDS, **further}.items():
         files = sorted(halved.path("").glob(pattern))
         assert files
         assert {f.name: p for f in files if (p := test_record_schemas.problems(kind, json.loads(f.read_text())))} == {}
