@@ -58,7 +58,7 @@ def check_way(error: EdgeError) -> list[Check]:
         RuntimeMissing: "python",
     }
     names = list(steps.values())
-    failed = names.index(steps.get(type(error), "reachable"))
+    failed = next((number for number, kind in enumerate(steps) if isinstance(error, kind)), 0)
     cause, _, mend = str(error).partition(". ")
     passed = [] if isinstance(error, KnownHostsMissing) else names[:failed]
     return [Check(name, OK, "yes") for name in passed] + [Check(names[failed], MISSING, cause, mend)]

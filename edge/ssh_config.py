@@ -38,8 +38,8 @@ def way_to(device: Device) -> list[Hop]:
     """The hops to `device`, itself last. What its entry says counts more than ssh_config; `gateways` replace a
     ProxyJump. As in ssh, the first gateway's own ProxyJump is followed.
 
-    KnownHostsMissing where no file of known hosts exists; DeviceUnreachable for an ssh_config that cannot be read or asks
-    for what is not supported here."""
+    KnownHostsMissing where no file of known hosts exists; DeviceUnreachable for an ssh_config that cannot be read or
+    asks for what is not supported here."""
     options = _lookup(device, str(device.host))
     jumps = list(device.gateways) or _jumps(options)
     last = _hop(device, (device.user, str(device.host), device.port), options)
