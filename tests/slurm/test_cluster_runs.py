@@ -208,6 +208,10 @@ def test_a_run_that_was_killed_is_resumed_without_a_second_writer(search, undist
     trainings = run.running("train", 2)
     run.process.kill()
     run.process.wait()
+    # They last some seconds, and would be through before the next run is refused.
+    for job in trainings:
+        for process in run.processes(job, "snakemake"):
+            process.suspend()
     foreign = cluster.command(
         "sbatch", "--parsable", "--job-name=edgeloop_of-another-folder", "--wrap=sleep 600"
     ).strip()

@@ -27,7 +27,7 @@ finals = finalists.by_seed(snakemake.input.finalists)
 seeds = [records for each in finals.values() for records in each.values()]
 works = {
     "screen": [record["work"] for record in screenings],
-    "train": [read_json(file)["work"] for file in history["train"]],
+    "train": [read_json(file)["work"] for file in [*history["short"], *history["train"]]],
     "export": [read_json(file)["work"] for file in history["export"]],
     "measure": [record["work"] for record in [*measured, *comparisons.values()]],
     "finalists: train": [records["train"]["work"] for records in seeds],

@@ -28,7 +28,7 @@ def networks(state: Mapping[str, Any], summary: Mapping[str, Any], device: str) 
     """Every trained candidate, and every baseline: error, latency on `device`, and what kind of network it is."""
     rows = []
     for name, entry in state["candidates"].items():
-        if entry["status"] == "failed":
+        if entry["status"] != "ok":
             continue
         kind = "front" if name in state["front"] else "within the budgets" if entry["feasible"] else "over a budget"
         rows.append(_network(name, kind, name, entry, entry["devices"][device]["latency_ms"]) | _found(entry))
@@ -63,7 +63,8 @@ def references(networks: pd.DataFrame) -> pd.DataFrame:
 
 def progress(state: Mapping[str, Any]) -> pd.DataFrame:
     """The hypervolume after each generation, and how many trainings it took until then."""
-    generations = [entry["generation"] for entry in state["candidates"].values()]
+    in_full = [entry for entry in state["candidates"].values() if entry["status"] != "dropped"]
+    generations = [entry["generation"] for entry in in_full]
     return pd.DataFrame(
         [
             {
