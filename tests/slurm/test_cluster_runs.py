@@ -210,7 +210,8 @@ def test_a_run_that_was_killed_is_resumed_without_a_second_writer(search, undist
     run.process.wait()
     # They last some seconds, and would be through before the next run is refused.
     for job in trainings:
-        for process in run.processes(job, "snakemake"):
+        wait_for(lambda job=job: run.processes(job, "train.py"), "the training has begun")
+        for process in run.processes(job, "train.py"):
             process.suspend()
     foreign = cluster.command(
         "sbatch", "--parsable", "--job-name=edgeloop_of-another-folder", "--wrap=sleep 600"
