@@ -214,7 +214,7 @@ def test_a_run_that_was_killed_is_resumed_without_a_second_writer(search, undist
         for process in run.processes(job, "train.py"):
             process.suspend()
     foreign = cluster.command(
-        "sbatch", "--parsable", "--job-name=edgeloop_of-another-folder", "--wrap=sleep 600"
+        "sbatch", "--parsable", "--output=/dev/null", "--job-name=edgeloop_of-another-folder", "--wrap=sleep 600"
     ).strip()
     assert all(cluster.jobs().get(job) == "RUNNING" for job in trainings)
     arguments = f"--directory {run.folder} --configfile {run.folder}/config.yaml"
