@@ -20,6 +20,11 @@ def rungs(population: Mapping[str, Any]) -> list[int]:
     return population.get("halving", {}).get("epochs", [])
 
 
+def rung_before(found: Sequence[int], rung: int | None) -> int | None:
+    """The last of the rungs `found` before `rung`; None where there is none, and the training begins."""
+    return max((each for each in found if rung is FULL or each < rung), default=None)
+
+
 def stages(folder: Path, population: Mapping[str, Any]) -> dict[int | None, list[str]]:
     """The candidates that are trained up to each rung and, last, in full: as far as it is decided by the files in the
     generation's `folder`."""

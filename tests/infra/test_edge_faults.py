@@ -44,10 +44,10 @@ def refused(device: edge.Device, error: type[edge.EdgeError], words: str) -> Non
 
 
 def once(condition: Callable[[], object], action: Callable[[], object]) -> threading.Thread:
-    """Do `action` as soon as `condition` holds; give up after 20 s."""
+    """Do `action` as soon as `condition` holds; give up after 60 s."""
 
     def work() -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not condition():
             if time.monotonic() > deadline:
                 return
@@ -455,8 +455,9 @@ def test_a_clock_that_jumps_changes_no_figure_and_no_deadline(site, enrolment, t
     jump = once(lambda: runner(site), lambda: (time.sleep(0.5), clock.write_text(f"{days:+}d")))
     first, second = measured(site.device(python=str(python)), enrolment, *models, timing=timing)[0]
     jump.join()
-    moved_s = second["telemetry"]["after"]["time_s"] - first["telemetry"]["before"]["time_s"]
-    assert moved_s / 86400 == pytest.approx(days, abs=1)  # the device's clock did jump
+    # The device's clock did jump. The first model's time may already be one after it: a disturbed run is done again.
+    ahead_s = second["telemetry"]["after"]["time_s"] - time.time()
+    assert ahead_s / 86400 == pytest.approx(days, abs=1)
     for record in (first, second):
         assert record["status"] == "ok"
         assert 1.5 < record["device_s"] < 20

@@ -96,6 +96,12 @@ class SlurmRun(Run):
                 continue
         return found
 
+    def hold(self, job, name):
+        """Suspend a Slurm job's processes called `name`, which last some seconds and would be through too soon."""
+        wait_for(lambda: self.processes(job, name), f"{name} has begun in job {job}")
+        for process in self.processes(job, name):
+            process.suspend()
+
     def history(self):
         """What the search has come to, but for times: candidates by generation, their records and weights."""
         generations = {

@@ -208,11 +208,8 @@ def test_a_run_that_was_killed_is_resumed_without_a_second_writer(search, undist
     trainings = run.running("train", 2)
     run.process.kill()
     run.process.wait()
-    # They last some seconds, and would be through before the next run is refused.
     for job in trainings:
-        wait_for(lambda job=job: run.processes(job, "train.py"), "the training has begun")
-        for process in run.processes(job, "train.py"):
-            process.suspend()
+        run.hold(job, "train.py")
     foreign = cluster.command(
         "sbatch", "--parsable", "--output=/dev/null", "--job-name=edgeloop_of-another-folder", "--wrap=sleep 600"
     ).strip()
@@ -248,10 +245,17 @@ def test_a_run_that_was_interrupted_leaves_nothing_at_work_and_goes_on(search, u
     run = search()
     run.start()
     trainings = run.running("train", 2)
+    for job in trainings:
+        run.hold(job, "train.py")
     run.interrupt()
     wait_for(lambda: not cluster.jobs().keys() & set(trainings), "the cancelled jobs have left the queue", 60)
-    states = cluster.states("-j", ",".join(trainings))
-    assert all(state.startswith("CANCELLED") for state in states.values())
+
+    def cancelled():
+        states = cluster.states("-j", ",".join(trainings))
+        return len(states) == 2 and all(state.startswith("CANCELLED") for state in states.values())
+
+    # Accounting hears of it a moment later.
+    wait_for(cancelled, "accounting knows both trainings as cancelled", 30)
     run.start()
     run.finish()
     assert first_generation(run) == first_generation(undisturbed)

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -12,7 +13,7 @@ from edgeloop import apart, devices, journal, summary, yamlfile
 from edgeloop import config as configuration
 from edgeloop.archive import ArchiveError, name_of, sources
 from edgeloop.fingerprint import code
-from edgeloop.populations import FULL, Populations, rungs
+from edgeloop.populations import FULL, Populations, rung_before, rungs
 from edgeloop.records import candidate_id
 from edgeloop.search import costs, identity
 
@@ -90,20 +91,30 @@ def split_files(split):
 POPULATIONS = Populations(Path("results/generations"))
 
 
+@cache
+def _content(file, changed_at):
+    return json.loads(Path(file).read_text())
+
+
+def content(file):
+    """The JSON value in a checkpoint's output, parsed once: it is asked for again and again."""
+    return _content(str(file), Path(file).stat().st_mtime_ns)
+
+
 def population(gen):
     """What was decided for a generation; no candidates once the search has stopped."""
-    with checkpoints.sample.get(gen=gen).output.population.open() as file:
-        return json.load(file)
+    return content(checkpoints.sample.get(gen=gen).output.population)
 
 
 def entrants(gen, rung=FULL):
     """The candidates of a generation that are trained up to `rung`, or in full."""
     decided = population(gen)
-    earlier = [each for each in rungs(decided) if rung is FULL or each < rung]
-    if not earlier:
+    before = rung_before(rungs(decided), rung)
+    if before is None:
         return decided["candidates"]
-    with checkpoints.promote.get(gen=gen, rung=earlier[-1]).output[0].open() as file:
-        return json.load(file)["candidates"]
+    return content(checkpoints.promote.get(gen=gen, rung=before).output[0])[
+        "candidates"
+    ]
 
 
 def short_trainings(gen):
@@ -117,15 +128,11 @@ def short_trainings(gen):
 
 def start_of_training(candidate, rung=FULL):
     """The record and the checkpoint of the rung before; none for the first and for what is trained in one go."""
-    earlier = [
-        each for each in POPULATIONS.rungs(candidate) if rung is FULL or each < rung
-    ]
+    before = rung_before(POPULATIONS.rungs(candidate), rung)
+    if before is None:
+        return []
     folder = f"results/candidates/{candidate}"
-    return (
-        [f"{folder}/rung.{earlier[-1]}.{part}" for part in ("json", "pt")]
-        if earlier
-        else []
-    )
+    return [f"{folder}/rung.{before}.{part}" for part in ("json", "pt")]
 
 
 def records_to_promote_from(wildcards):
