@@ -506,6 +506,9 @@ def trim_engines(folder, limit_bytes):
 def interleave(model, reference, timing, watch):
     """Warm up, then time the model and the reference in turns; dict with all kept samples in ns.
 
+    The warm-up ends when two windows agree. It has two even where one takes longer than all its time: a model of a
+    second would always be found cold, and measured twice for it.
+
     The turns are blocks of about `BLOCK_MS`, and the first run of a block is thrown away: it finds the other's data in
     the caches. Tried on a 50 us and a 4 ms model, ten repetitions, two cores with four busy processes: strict
     alternation reads the small model 4.6 % high (cold caches) and scatters the other by 15 %; blocks of 0.5, 1, 2, 5
@@ -525,10 +528,11 @@ def interleave(model, reference, timing, watch):
                 samples += _run_block(step, size)
         cycle_s = time.perf_counter() - window_start
         warm += len(window[0])
+        over = previous is not None and time.perf_counter() - started + cycle_s > timing["warmup_max_s"]
         # Minima: a median is moved by every other process, and the machine would never be found stable under load.
         first = min(window[0]), min(window[1])
         stable = previous is not None and all(abs(a / b - 1) < STABLE for a, b in zip(first, previous))
-        if stable or time.perf_counter() - started + cycle_s > timing["warmup_max_s"]:
+        if stable or over:
             break
         previous = first
 

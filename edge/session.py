@@ -38,9 +38,9 @@ class Job:
 @dataclass(frozen=True)
 class Timing:
     """How long a model is timed: at least `min_runs` runs and `min_s` seconds, the reference's runs included; after
-    `max_s` seconds `min_runs_slow` runs are enough. The warm-up ends when the times hold still, at the latest after
-    `warmup_max_s` seconds. What is doubtful is measured once more when the device is quiet, for which the doubtful
-    models of a call wait at most `quiet_wait_s` seconds together."""
+    `max_s` seconds `min_runs_slow` runs are enough. The warm-up ends when the times of two windows agree, at the latest
+    after `warmup_max_s` seconds or the second window. What is doubtful is measured once more when the device is quiet,
+    for which the doubtful models of a call wait at most `quiet_wait_s` seconds together."""
 
     min_runs: int = 200
     min_s: float = 0.2

@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import edge
-from edge import wire
+from edge import runner, wire
 from edge.reference import reference_model, reference_sha256
 
 QUICK = edge.Timing(min_runs=20, min_s=0.01, max_s=1.0, warmup_max_s=0.1, quiet_wait_s=0)
@@ -88,10 +88,10 @@ def kill_the_model(number: int) -> threading.Thread:
     def work() -> None:
         for _ in range(400):
             runners = [pid for pid in children(os.getpid()) if bootstrap in Path(f"/proc/{pid}/cmdline").read_bytes()]
-            for runner in runners:
-                if len(children(runner)) == 2:  # its watchdog, and the model
+            for pid in runners:
+                if len(children(pid)) == 2:  # its watchdog, and the model
                     time.sleep(0.2)
-                    os.kill(children(runner)[-1], number)
+                    os.kill(children(pid)[-1], number)
                     return
             time.sleep(0.05)
 
@@ -279,6 +279,23 @@ def test_a_slow_model_is_not_timed_for_longer_than_asked(tmp_path, enrolment):
     timing = edge.Timing(min_runs=10**6, min_s=0, max_s=0.2, min_runs_slow=10, warmup_max_s=0.1, quiet_wait_s=0)
     (record,) = measure(local(tmp_path), enrolment, linear(tmp_path / "m.onnx"), timing=timing)
     assert 10 <= record["runs"] < 10**6
+
+
+class Steady:
+    """A model that always says that it took so long."""
+
+    def __init__(self, run_ns: int) -> None:
+        self.run_ns = run_ns
+
+    def step(self) -> int:
+        time.sleep(0.01)
+        return self.run_ns
+
+
+def test_a_model_slower_than_the_whole_warm_up_is_not_taken_for_cold():
+    timing = {"min_runs": 2, "min_s": 0, "max_s": 0, "min_runs_slow": 2, "warmup_max_s": 0.001}
+    timed = runner.interleave(Steady(2 * 10**9), Steady(10**8), timing, lambda: None)
+    assert timed["stable"] and timed["warmup_runs"] == 4  # the two very first, and one in each window
 
 
 def test_a_busy_device_is_an_error_that_says_who_holds_it(tmp_path, enrolment):
