@@ -62,6 +62,7 @@ def history(results: int) -> tuple[Knowledge, list[Genotype]]:
         earlier=(),
         objectives=("latency_ms",),
         budgets=BUDGETS,
+        device="device",
     )
     return known, pool
 
