@@ -39,6 +39,10 @@ class Optics:
     """Variance per count of signal."""
     read_noise_counts: float = 1.5
 
+    def advance_px(self, speed_m_s: float) -> float:
+        """How far the texture glides from frame to frame."""
+        return speed_m_s / (self.pixel_um * 1e-6 * self.frames_per_s)
+
 
 @dataclass(frozen=True)
 class Line:
@@ -131,7 +135,7 @@ def studio(frame_px: int, optics: Optics, diffusivity_m2_s: float, rng: np.rando
     return Studio(optics, frame_px, table, origin, np.ascontiguousarray(phases), noise)
 
 
-def _along_across(studio_: Studio, line: Line) -> tuple[Array, Array]:
+def along_across(studio_: Studio, line: Line) -> tuple[Array, Array]:
     """Pixel distances from the laser along the scan (ahead is positive) and across it; float32 [H, W] each."""
     axis = np.arange(studio_.frame_px, dtype=np.float32) - np.float32((studio_.frame_px - 1) / 2)
     rows, columns = (axis - np.float32(line.row_px))[:, None], (axis - np.float32(line.column_px))[None]
@@ -150,7 +154,7 @@ def temperature_rise(studio_: Studio, line: Line, nominal_diffusivity_m2_s: floa
     low = min(int(position), len(SPEEDS_M_S) - 2)
     part = np.float32(position - low)
     plane = studio_.table_k_per_w[low] * (1 - part) + studio_.table_k_per_w[low + 1] * part
-    along, across = _along_across(studio_, line)
+    along, across = along_across(studio_, line)
     u = np.clip(along / np.float32(line.size_factor) + studio_.origin_px, 0, plane.shape[0] - 1.001)
     w = np.clip(np.abs(across) / np.float32(line.size_factor), 0, plane.shape[1] - 1.001)
     iu, iw = u.astype(np.int32), w.astype(np.int32)
@@ -162,6 +166,28 @@ def temperature_rise(studio_: Studio, line: Line, nominal_diffusivity_m2_s: floa
     far = flat[corner] * (1 - fw) + flat[corner + 1] * fw
     scale = line.absorptivity * line.power_w / (relative * line.size_factor)
     return (near + fu * (far - near)) * np.float32(scale)
+
+
+def radiance(kelvin: Array, scratch: Array, wavelength_um: float) -> Array:
+    """Wien's law relative to boiling metal, in place of the temperatures `kelvin`; destroys `scratch` of that shape.
+
+    exp(-x) with x = c2/lambda (1/T - 1/T_boiling), bent so that x stays above zero.
+    """
+    wien_k = SECOND_RADIATION_UM_K / wavelength_um
+    np.divide(wien_k, kelvin, out=kelvin)
+    kelvin -= wien_k / BOILING_K
+    np.multiply(kelvin, kelvin, out=scratch)
+    scratch += SOFT_CAP**2
+    np.sqrt(scratch, out=scratch)
+    kelvin += scratch
+    kelvin *= -0.5
+    return np.exp(kelvin, out=kelvin)
+
+
+def surroundings(line: Line, along: Array, across: Array) -> tuple[Array, Array]:
+    """Contrast of the texture on the metal solidified behind the pool, and the scattered light: [H, W] each."""
+    solidified = line.texture / (1 + np.exp(np.clip((along + 4) / 3, -30, 30)))
+    return solidified, np.exp(-(along * along + across * across) / (2 * 15.0**2)) * np.float32(line.glow)
 
 
 def _add_spatter(light: Array, first_frame: int, line: Line, spatter: Spatter) -> None:
@@ -233,17 +259,14 @@ def render_lit(
     optics = studio_.optics
     size = studio_.frame_px
     rise = temperature_rise(studio_, line, nominal_diffusivity_m2_s)
-    along, across = _along_across(studio_, line)
-    solidified = line.texture / (1 + np.exp(np.clip((along + 4) / 3, -30, 30)))  # ripples lie behind the pool
-    glow = np.exp(-(along * along + across * across) / (2 * 15.0**2)) * np.float32(line.glow)
+    solidified, glow = surroundings(line, *along_across(studio_, line))
     grain = glow * np.float32(line.grain)
-    advance_px = line.speed_m_s / (optics.pixel_um * 1e-6 * optics.frames_per_s)
+    advance_px = optics.advance_px(line.speed_m_s)
     half_px = 2 * advance_px * np.arange(len(out))
     top = (line.texture_origin[0] + np.rint(half_px * np.sin(line.direction_rad)).astype(int)) % (2 * TEXTURE_PERIOD_PX)
     left = (line.texture_origin[1] + np.rint(half_px * np.cos(line.direction_rad)).astype(int)) % (
         2 * TEXTURE_PERIOD_PX
     )
-    wien_k = SECOND_RADIATION_UM_K / optics.wavelength_um
     flicker = flicker.astype(np.float32)[:, None, None]
     counts = (line.gain_counts * transmission).astype(np.float32)[:, None, None]
 
@@ -252,18 +275,9 @@ def render_lit(
     for first in range(0, len(out), step):
         frames = slice(first, min(first + step, len(out)))
         light, scratch = buffers[:, : frames.stop - first]
-        # Wien's law relative to boiling metal: exp(-x), x = c2/lambda (1/T - 1/T_boiling), bent so that x
-        # stays above zero.
         np.multiply(rise, flicker[frames], out=light)
         light += line.preheat_k
-        np.divide(wien_k, light, out=light)
-        light -= wien_k / BOILING_K
-        np.multiply(light, light, out=scratch)
-        scratch += SOFT_CAP**2
-        np.sqrt(scratch, out=scratch)
-        light += scratch
-        light *= -0.5
-        np.exp(light, out=light)
+        radiance(light, scratch, optics.wavelength_um)
         # light (1 + solidified t) + glow (1 + grain t), with the texture t gliding through the frame at the scan
         # speed
         np.multiply(light, solidified, out=scratch)

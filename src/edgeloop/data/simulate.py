@@ -75,6 +75,18 @@ class Simulation:
     missing_layers: float = 0.15
     """Probability of a gap after a layer's number."""
 
+    def flicker_amplitude(self, speed_m_s: float, power_w: float) -> float:
+        """Standard deviation of the absorbed power's flicker, relative to it."""
+        return self.flicker + self.keyhole_flicker * np.sqrt((power_w / 215) / max(speed_m_s / 0.9, 0.3))
+
+    def plume_depth(self, power_w: float, plume: np.ndarray) -> np.ndarray:
+        """Optical depth of the plume; `plume` is a series of unit variance."""
+        return self.plume * power_w / 215 * np.maximum(1 + 0.7 * plume, 0)
+
+    def droplets_per_frame(self, speed_m_s: float, power_w: float) -> float:
+        """Mean number of droplets that are born in a frame."""
+        return self.spatter_per_frame * (power_w / 215) ** 1.5 * (speed_m_s / 0.9) ** 0.3
+
 
 CLEAR = Simulation()
 # Calibrated by benchmarks/difficulty.py: its network leaves 0.38 of the constant predictor's MSE; on the real
@@ -150,8 +162,7 @@ def _ar1(memory: float, count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _spatter(simulation: Simulation, line: meltpool.Line, frames: int, rng: np.random.Generator) -> meltpool.Spatter:
-    relative = (line.power_w / 215) ** 1.5 * (line.speed_m_s / 0.9) ** 0.3
-    count = int(rng.poisson(simulation.spatter_per_frame * relative * frames))
+    count = int(rng.poisson(simulation.droplets_per_frame(line.speed_m_s, line.power_w) * frames))
     return meltpool.Spatter(
         birth_frame=rng.random(count) * frames,
         angle_rad=line.direction_rad + np.pi + 1.2 * rng.standard_normal(count),
@@ -160,7 +171,9 @@ def _spatter(simulation: Simulation, line: meltpool.Line, frames: int, rng: np.r
     )
 
 
-def _draw_lines(simulation: Simulation, layer_number: int, count: int, rng: np.random.Generator) -> list[meltpool.Line]:
+def draw_lines(simulation: Simulation, layer_number: int, count: int, rng: np.random.Generator) -> list[meltpool.Line]:
+    """`count` lines of a layer: labels and nuisances as the simulation spreads them."""
+
     def factor(spread: float) -> np.ndarray:
         return np.exp(spread * rng.standard_normal(count))
 
@@ -212,7 +225,7 @@ def _write_layer(
     rng: np.random.Generator,
 ) -> tuple[int, int]:
     """Write one layer; returns (lines with frames, frames)."""
-    drawn = _draw_lines(simulation, layer_number, lines, rng)
+    drawn = draw_lines(simulation, layer_number, lines, rng)
     seen = rng.random(lines) >= simulation.missing_lines
     seen[int(rng.integers(lines))] = True  # a layer without any frame would not be in the file
     lit_frames = rng.integers(frame_counts[0], frame_counts[1] + 1, lines)
@@ -231,15 +244,14 @@ def _write_layer(
 
     written = 0
     for line, course in zip(drawn, courses, strict=True):
-        keyhole = np.sqrt((line.power_w / 215) / max(line.speed_m_s / 0.9, 0.3))
-        amplitude = simulation.flicker + simulation.keyhole_flicker * keyhole
+        amplitude = simulation.flicker_amplitude(line.speed_m_s, line.power_w)
         buffer = np.empty((sum(length for _, length in course), size, size), np.uint8)
         start = 0
         for lit, length in course:
             out = buffer[start : start + length]
             if lit:
                 when = slice(written + start, written + start + length)
-                depth = simulation.plume * line.power_w / 215 * np.maximum(1 + 0.7 * plume[when], 0)
+                depth = simulation.plume_depth(line.power_w, plume[when])
                 absorbed = np.maximum(1 + amplitude * flicker[when], 0.2)
                 spatter = _spatter(simulation, line, length, rng)
                 meltpool.render_lit(

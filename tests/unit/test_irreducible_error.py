@@ -1,0 +1,56 @@
+"""The estimate of the best possible error, where it can be said by hand."""
+
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeloop.data import meltpool, simulate
+from edgeloop.data.simulate import CLEAR
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+import irreducible_error
+
+PLAIN = replace(
+    CLEAR, diffusivity_spread=0.0, gain_spread=0.0, size_spread=0.0, glow=0.0, texture=0.0, keyhole_flicker=0.0,
+    plume=0.0, spatter_per_frame=0.0, preheat_range_k=(500.0, 500.0),
+)  # fmt: skip
+"""Nothing but the absorptivity, which multiplies the power, is unknown."""
+
+
+def deviations(simulation, motion=False):
+    """Of the logarithms of speed and power."""
+    rng = np.random.default_rng(0)
+    studio = meltpool.studio(41, simulation.optics, simulation.diffusivity_m2_s, rng)
+    line = replace(simulate.draw_lines(simulation, 1, 1, rng)[0], row_px=0.2, column_px=0.1)
+    scene = irreducible_error.Scene(simulation, line, np.zeros(16), np.zeros(16))
+    texture = irreducible_error.Texture(scene, studio, 3.0, motion)
+    precision = irreducible_error.label_precision(scene, studio, texture, texture.draw(rng))
+    return np.sqrt(np.diag(np.linalg.inv(precision)))
+
+
+@pytest.mark.parametrize("spread", [0.06, 0.25])
+def test_what_multiplies_the_power_leaves_its_own_spread(spread):
+    # Flicker does, too: the mean over the clip of an AR(1) series.
+    memory, count = PLAIN.flicker_memory, 16
+    lags = np.abs(np.subtract.outer(np.arange(count), np.arange(count)))
+    mean_flicker = PLAIN.flicker * math.sqrt(1 / np.linalg.inv(memory**lags).sum())
+    _, power = deviations(replace(PLAIN, absorptivity_spread=spread))
+    assert power == pytest.approx(math.hypot(spread, mean_flicker), rel=0.02)
+
+
+def test_only_motion_tells_speed_and_diffusivity_apart():
+    unsure = replace(PLAIN, absorptivity_spread=0.0, diffusivity_spread=1.0, size_spread=0.5, texture=0.6, glow=0.03)
+    still, moving = (deviations(unsure, motion)[0] for motion in (False, True))
+    assert moving < 0.01 and still > 10 * moving
+
+
+def test_who_sees_nothing_errs_like_the_mean():
+    line = simulate.draw_lines(CLEAR, 1, 400, np.random.default_rng(0))
+    draws = np.random.default_rng(1).standard_normal((1, 2))
+    errors = np.mean([irreducible_error.squared_errors(CLEAR, each, 1e-6 * np.eye(2), draws) for each in line], axis=0)
+    expected = [1200 / 900 / math.sqrt(12), 230 / 215 / math.sqrt(12)]
+    assert np.sqrt(errors[0]) == pytest.approx(expected, rel=0.06)
