@@ -32,7 +32,7 @@ def loss(genotype: Genotype, macs: int) -> float:
     merit += 0.10 * abs(math.log2(genes["pixels"] / 33)) + 0.08 * abs(math.log2(genes["frames"] / 12))
     merit -= 0.06 * (genes.get("activation") == "silu")
     merit -= 0.08 * (genes.get("pooling") == "flatten") * (genes["pixels"] >= 33)
-    merit += 0.05 * (genes.get("separable", False)) - 0.04 * (genes.get("kernel") == 5)
+    merit += 0.05 * (genes.get("convolution") == "separable") - 0.04 * (genes.get("kernel") == 5)
     merit -= 0.03 * len(genes.get("head", [])) + 0.05 * (genes.get("temporal") == "gru")
     merit += 0.25 * genes.get("dropout", 0.0)
     best_lr = 3e-3 * math.sqrt(recipe["batch_size"] / 32) / (1.5 if genes["family"] == "swin3d" else 1.0)

@@ -1,11 +1,16 @@
 """Networks: what they take and give, what they refuse, and that they are what they are called."""
 
+import cmath
+import itertools
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from edgeloop.models import registry
+from edgeloop.models.layers import Moments, TemporalShift
 from edgeloop.models.preprocess import MEAN, STD, FirstConv2d, FirstConv3d, Preprocess, standardise_targets
 
 BASELINE = {
@@ -22,12 +27,16 @@ SMALLEST_SWIN = {"family": "swin3d", "embed": 12, "depths": [1, 2], "heads": [3,
 SMALL = [
     {"family": "conv2d", "widths": [16, 32, 64]},
     {"family": "conv3d", "widths": [8, 16, 32]},
+    {"family": "conv2d", "widths": [8], "pooling": "moments"},
+    {"family": "conv2d_temporal", "widths": [8, 16], "temporal": "mean", "convolution": "temporal_shift"},
     {"family": "conv2d_temporal", "widths": [8, 16], "temporal": "conv"},
     {"family": "conv2d_temporal", "widths": [8, 16], "temporal": "gru"},
     {"family": "conv2d_temporal", "widths": [8, 16], "temporal": "transformer"},
     SMALLEST_SWIN,
 ]
 ACTIVATIONS = ["relu", "leaky_relu", "hard_swish", "silu"]
+CONVOLUTIONS = ["dense", "separable", "temporal_shift"]
+POOLINGS = ["mean", "max", "mean_max", "moments", "flatten"]
 
 
 def clips(n: int, frames: int = 16, seed: int = 0) -> np.ndarray:
@@ -35,7 +44,7 @@ def clips(n: int, frames: int = 16, seed: int = 0) -> np.ndarray:
 
 
 def name(architecture: dict) -> str:
-    return "-".join(str(architecture[key]) for key in ("family", "temporal") if key in architecture)
+    return "-".join(str(architecture[key]) for key in ("family", "pooling", "temporal") if key in architecture)
 
 
 def random_architecture(family: str, rng: np.random.Generator) -> dict:
@@ -65,17 +74,17 @@ def random_architecture(family: str, rng: np.random.Generator) -> dict:
         "activation": pick(ACTIVATIONS),
         "head": pick([[], [16]]),
         "dropout": pick([0.0, 0.2]),
+        "convolution": pick(["dense", "separable"]),
+        "pooling": pick(POOLINGS),
     }
     if family == "conv3d":
         strides = [pick([1, 2]) for _ in range(stages)]
         kind = {"temporal_strides": strides, "kernel_time": pick([1, 3])}
-        kind |= {"downsample": pick(["stride", "max_pool"]), "pooling": pick(["mean", "max", "flatten"])}
-    elif family == "conv2d":
-        kind = {"separable": pick([False, True]), "pooling": pick(["mean", "max", "flatten"])}
-    else:
-        kind = {"separable": pick([False, True]), "temporal": pick(["conv", "gru", "transformer"])}
-        kind |= {"heads": pick([1, 2, 4]), "layers": pick([1, 2]), "temporal_width": pick([8, 16])}
-    return common | kind
+        return common | kind | {"downsample": pick(["stride", "max_pool"])}
+    if family == "conv2d":
+        return common
+    kind = {"temporal": pick(["mean", "conv", "gru", "transformer"]), "convolution": pick(CONVOLUTIONS)}
+    return common | kind | {"heads": pick([1, 2, 4]), "layers": pick([1, 2]), "temporal_width": pick([8, 16])}
 
 
 def test_the_human_designed_baseline_has_28_million_parameters():
@@ -139,7 +148,14 @@ def test_any_point_of_a_family_can_be_built_and_trained_a_step(family):
         ({"family": "conv2d", "widths": [8], "frames": True}, "frames is True: expected a whole number"),
         ({"family": "conv2d", "widths": [8], "frames": 17}, "frames is 17: expected at most 16"),
         ({"family": "conv2d", "widths": [8], "kernel": 4}, "kernel 4 is even: expected an odd size, as 3 or 5"),
-        ({"family": "conv2d", "widths": [8], "separable": 1}, "separable is 1: expected true or false"),
+        (
+            {"family": "conv2d", "widths": [8], "convolution": "temporal_shift"},
+            "convolution is 'temporal_shift': expected one of 'dense', 'separable'",
+        ),
+        (
+            {"family": "conv2d_temporal", "widths": [1, 8], "convolution": "temporal_shift"},
+            r"widths \[1, 8\] has a stage of one channel: expected at least 2",
+        ),
         ({"family": "conv2d", "widths": [8], "activation": "tanh"}, "activation is 'tanh': expected one of 'relu'"),
         (
             {"family": "conv2d", "widths": [8, 8], "depths": [1, 1, 1]},
@@ -207,6 +223,52 @@ def test_fewer_pixels_crop_the_centre_and_more_enlarge_it():
     assert Preprocess(1, 21)(x).argmax() == 10 * 21 + 10
     enlarged = Preprocess(1, 123)(x)
     assert enlarged.shape == (1, 1, 123, 123) and enlarged.argmax() == 61 * 123 + 61
+
+
+def test_temporal_shift_exchanges_channels_between_neighbouring_frames_of_one_clip():
+    x = torch.arange(1.0, 1 + 2 * 3 * 16).reshape(2 * 3, 16, 1, 1)
+    shifted = TemporalShift(frames=3, channels=16)(x).reshape(2, 3, 16)
+    x = x.reshape(2, 3, 16)
+    for clip in range(2):
+        for frame in range(3):
+            before = x[clip, frame - 1, :2] if frame > 0 else torch.zeros(2)
+            after = x[clip, frame + 1, 2:4] if frame < 2 else torch.zeros(2)
+            expected = torch.cat([before, after, x[clip, frame, 4:]])
+            torch.testing.assert_close(shifted[clip, frame], expected, atol=0, rtol=0)
+
+
+def test_moments_are_those_of_their_definition():
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 9, 9)
+    pool = Moments(maps=3, side=9).eval()
+    found = pool(x).reshape(2, 3, len(Moments.ORDERS))
+    for clip, channel, order in itertools.product(range(2), range(3), range(len(Moments.ORDERS))):
+        p, q = Moments.ORDERS[order]
+        moment = 0
+        for row, column in itertools.product(range(9), range(9)):
+            z = complex((column - 4) * 4 / 9, (row - 4) * 4 / 9)
+            angle = cmath.exp(1j * q * cmath.phase(z))
+            moment += max(0.0, x[clip, channel, row, column].item()) * abs(z) ** p * angle / 81
+        expected = math.log(abs(moment) ** 2 + Moments.SMALLEST) / math.sqrt(1 + 1e-5)  # as batch normalisation begins
+        assert found[clip, channel, order].item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_moments_do_not_depend_on_the_direction_and_know_size_and_elongation():
+    def features(width, height, gain=100.0):
+        y, x = torch.meshgrid(*2 * [torch.arange(41.0) - 20], indexing="ij")
+        spot = gain * torch.exp(-((x / width) ** 2) - (y / height) ** 2)
+        orders = Moments(maps=1, side=41).eval()(spot[None, None])[0]
+        return dict(zip(Moments.ORDERS, orders.tolist(), strict=True))
+
+    lying, upright = features(6, 3), features(3, 6)
+    assert lying == pytest.approx(upright, abs=1e-3)
+
+    def size(spot):
+        return spot[2, 0] - spot[0, 0]
+
+    assert size(features(6, 6)) > size(features(3, 3)) + 1
+    assert size(features(6, 6, gain=50.0)) == pytest.approx(size(features(6, 6)), abs=1e-3)
+    assert lying[2, 2] - lying[2, 0] > features(4, 4)[2, 2] - features(4, 4)[2, 0] + 1
 
 
 def test_an_untouched_head_predicts_around_the_targets_of_the_training_split():

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from edgeloop.models.windows import WindowAttention, Windows, region_mask, relative_positions
+from edgeloop.models.windows import Size, WindowAttention, Windows, region_mask, relative_positions
 
 MAPS = [
     ((2, 4, 4), (2, 2, 2)),
@@ -17,7 +17,7 @@ MAPS = [
 ]
 
 
-def slow_attention(layer: WindowAttention, x: torch.Tensor, windows: Windows) -> torch.Tensor:
+def slow_attention(layer: WindowAttention, x: torch.Tensor, windows: Windows, largest: Size) -> torch.Tensor:
     """Every token attends to the tokens of its window on the shifted grid, found by their coordinates."""
     coordinates = list(itertools.product(*map(range, windows.size)))
 
@@ -29,7 +29,7 @@ def slow_attention(layer: WindowAttention, x: torch.Tensor, windows: Windows) ->
 
     def bias_row(query, key):
         row = 0
-        for q, k, w in zip(query, key, windows.window, strict=True):
+        for q, k, w in zip(query, key, largest, strict=True):
             row = row * (2 * w - 1) + (q - k + w - 1)
         return row
 
@@ -56,12 +56,12 @@ def slow_attention(layer: WindowAttention, x: torch.Tensor, windows: Windows) ->
 def test_attention_within_windows_is_what_its_definition_says(size, window, shifted):
     torch.manual_seed(1)
     windows = Windows.of(size, window, shifted)
-    layer = WindowAttention(6, 2, windows.window)
+    layer = WindowAttention(6, 2, window)
     torch.nn.init.normal_(layer.position_bias)
     x = torch.randn(1, *size, 6)
     mask = region_mask(windows.regions()) if windows.masked else None
-    found = windows.merge(layer(windows.split(x), relative_positions(windows.window), mask))
-    torch.testing.assert_close(found, slow_attention(layer, x, windows), atol=1e-5, rtol=1e-5)
+    found = windows.merge(layer(windows.split(x), relative_positions(windows.window, window), mask))
+    torch.testing.assert_close(found, slow_attention(layer, x, windows, window), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("size", "window"), MAPS, ids=str)

@@ -5,17 +5,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from edgeloop.models.genes import gene
-from edgeloop.models.layers import POOLINGS, Pool, head
+from edgeloop.models.layers import Pool, head
 from edgeloop.models.planar import Planar
 from edgeloop.models.preprocess import Preprocess
 
 
 @dataclass(frozen=True)
 class Conv2d(Planar):
-    """All frames at once into 2D convolutions. pooling: how the last map becomes features."""
-
-    pooling: str = gene("mean", choices=POOLINGS)
+    """All frames at once into 2D convolutions."""
 
     def network(self) -> nn.Module:
         """The module."""
@@ -31,9 +28,8 @@ class Conv2dNetwork(nn.Module):
         super().__init__()
         self.preprocess = Preprocess(genes.frames, genes.pixels)
         self.body = genes.stages(genes.frames)
-        self.pool = Pool(genes.pooling)
-        features = genes.widths[-1] * (genes.side() ** 2 if genes.pooling == "flatten" else 1)
-        self.head = head(features, genes.head, genes.activation, genes.dropout)
+        self.pool = Pool(genes.pooling, genes.widths[-1], (genes.side(),) * 2)
+        self.head = head(self.pool.features, genes.head, genes.activation, genes.dropout)
 
     def forward(self, clip: Tensor) -> Tensor:
         return self.head(self.pool(self.body(self.preprocess(clip))))

@@ -1,4 +1,4 @@
-"""Frame by frame through one 2D network, then through time: a convolution, a GRU or a transformer."""
+"""Frame by frame through one 2D network, then through time: a mean, a convolution, a GRU or a transformer."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeloop.models.genes import gene
-from edgeloop.models.layers import ACTIVATIONS, Pool, head
+from edgeloop.models.layers import ACTIVATIONS, CONVOLUTIONS, Pool, head
 from edgeloop.models.planar import Planar
 from edgeloop.models.preprocess import Preprocess
 
@@ -15,17 +15,24 @@ from edgeloop.models.preprocess import Preprocess
 class Conv2dTemporal(Planar):
     """Per-frame features and a temporal head.
 
+    convolution: also temporal_shift, dense ones before each of which channels are exchanged between frames.
     temporal: what looks along time. temporal_width: its channels (conv), state (gru) or hidden layer
-    (transformer). layers: how many of it. heads: of the transformer; they divide the last width.
+    (transformer). layers: how many of it. heads: of the transformer; they divide the features of a frame.
     """
 
-    temporal: str = gene("conv", choices=("conv", "gru", "transformer"))
+    convolution: str = gene("dense", choices=(*CONVOLUTIONS, "temporal_shift"))
+    temporal: str = gene("conv", choices=("mean", "conv", "gru", "transformer"))
     temporal_width: int = gene(32, minimum=1, maximum=1024)
     layers: int = gene(1, minimum=1, maximum=8)
     heads: int = gene(4, minimum=1, maximum=32)
 
     def validate(self) -> None:
         super().validate()
+        if self.convolution == "temporal_shift" and min(self.widths) < 2:
+            raise ValueError(
+                f"widths {list(self.widths)} has a stage of one channel: expected at least 2, one to come from the "
+                "frame before and one from the next (convolution is temporal_shift)"
+            )
         if self.temporal == "transformer" and self.widths[-1] % self.heads:
             raise ValueError(
                 f"heads {self.heads} does not divide the last width {self.widths[-1]}: "
@@ -44,9 +51,14 @@ class Conv2dTemporalNetwork(nn.Module):
         super().__init__()
         self.preprocess = Preprocess(genes.frames, genes.pixels)
         self.body = genes.stages(1)
-        self.pool = Pool("mean")
-        temporal = {"conv": TemporalConvolution, "gru": TemporalGru, "transformer": TemporalTransformer}
-        self.temporal = temporal[genes.temporal](genes)
+        self.pool = Pool(genes.pooling, genes.widths[-1], (genes.side(),) * 2)
+        temporal = {
+            "mean": TemporalMean,
+            "conv": TemporalConvolution,
+            "gru": TemporalGru,
+            "transformer": TemporalTransformer,
+        }
+        self.temporal = temporal[genes.temporal](genes, self.pool.features)
         self.head = head(self.temporal.features, genes.head, genes.activation, genes.dropout)
 
     def forward(self, clip: Tensor) -> Tensor:
@@ -56,12 +68,23 @@ class Conv2dTemporalNetwork(nn.Module):
         return self.head(self.temporal(x.reshape(-1, frames, x.shape[-1])))
 
 
+class TemporalMean(nn.Module):
+    """[N, T, C] to [N, C]: the mean over time."""
+
+    def __init__(self, genes: Conv2dTemporal, channels: int):
+        super().__init__()
+        self.features = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(1)
+
+
 class TemporalConvolution(nn.Module):
     """[N, T, C] to [N, features]: convolutions over three frames, then the mean over time."""
 
-    def __init__(self, genes: Conv2dTemporal):
+    def __init__(self, genes: Conv2dTemporal, channels: int):
         super().__init__()
-        self.features, channels, parts = genes.temporal_width, genes.widths[-1], []
+        self.features, parts = genes.temporal_width, []
         for _ in range(genes.layers):
             parts.append(nn.Conv1d(channels, self.features, 3, padding=1, bias=False))
             parts += [nn.BatchNorm1d(self.features), ACTIVATIONS[genes.activation]()]
@@ -75,10 +98,10 @@ class TemporalConvolution(nn.Module):
 class TemporalGru(nn.Module):
     """[N, T, C] to [N, features]: the state after the last frame."""
 
-    def __init__(self, genes: Conv2dTemporal):
+    def __init__(self, genes: Conv2dTemporal, channels: int):
         super().__init__()
         self.features = genes.temporal_width
-        self.body = nn.GRU(genes.widths[-1], self.features, genes.layers)
+        self.body = nn.GRU(channels, self.features, genes.layers)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x.transpose(0, 1))[1][-1]
@@ -87,9 +110,9 @@ class TemporalGru(nn.Module):
 class TemporalTransformer(nn.Module):
     """[N, T, C] to [N, features]: pre-norm encoder layers over learned positions, then the mean over time."""
 
-    def __init__(self, genes: Conv2dTemporal):
+    def __init__(self, genes: Conv2dTemporal, channels: int):
         super().__init__()
-        self.features = genes.widths[-1]
+        self.features = channels
         self.positions = nn.Parameter(torch.randn(genes.frames, self.features) * 0.02)
         self.layers = nn.ModuleList(
             EncoderLayer(self.features, genes.heads, genes.temporal_width, genes.activation)

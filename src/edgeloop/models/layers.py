@@ -1,13 +1,17 @@
 """Pieces that the convolutional families share."""
 
 from collections.abc import Sequence
+from math import prod
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from edgeloop.models.preprocess import FirstConv2d, FirstConv3d, Targets
 
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "hard_swish": nn.Hardswish, "silu": nn.SiLU}
-POOLINGS = ("mean", "max", "flatten")
+POOLINGS = ("mean", "max", "mean_max", "moments", "flatten")
+CONVOLUTIONS = ("dense", "separable")
 
 _CONVOLUTIONS = {2: (nn.Conv2d, FirstConv2d, nn.BatchNorm2d), 3: (nn.Conv3d, FirstConv3d, nn.BatchNorm3d)}
 
@@ -48,18 +52,81 @@ class Residual(nn.Module):
         return self.activation(x + self.body(x))
 
 
-class Pool(nn.Module):
-    """[N, C, ...] to [N, features]: the mean or the maximum over all positions, or everything as it is."""
+class TemporalShift(nn.Module):
+    """[N * frames, C, H, W] to the same: an eighth of the channels come from the frame before, an eighth from the next.
 
-    def __init__(self, pooling: str):
+    Time is mixed without a weight (Lin, Gan and Han, TSM: Temporal Shift Module, 1811.08383).
+    """
+
+    def __init__(self, frames: int, channels: int):
         super().__init__()
-        self.pooling = pooling
+        self.frames, self.fold = frames, max(1, channels // 8)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.unflatten(0, (-1, self.frames))
+        before = functional.pad(x[:, :-1, : self.fold], (0, 0, 0, 0, 0, 0, 1, 0))
+        after = functional.pad(x[:, 1:, self.fold : 2 * self.fold], (0, 0, 0, 0, 0, 0, 0, 1))
+        return torch.cat([before, after, x[:, :, 2 * self.fold :]], 2).flatten(0, 1)
+
+
+class Pool(nn.Module):
+    """[N, C, ...] to [N, `features`]: how a map becomes features.
+
+    pooling: the mean or the maximum over all positions, both, everything as it is, or the `Moments` of each
+    channel. size: of the map, [rows, columns] or [frames, rows, columns].
+    """
+
+    def __init__(self, pooling: str, channels: int, size: Sequence[int]):
+        super().__init__()
+        self.pooling = pooling
+        self.moments = Moments(channels * prod(size[:-2]), size[-1]) if pooling == "moments" else None
+        per_channel = {"flatten": prod(size), "mean_max": 2}
+        self.features = self.moments.features if self.moments else channels * per_channel.get(pooling, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.moments is not None:
+            return self.moments(x)
         if self.pooling == "flatten":
             return x.flatten(1)
-        dimensions = list(range(2, x.dim()))
-        return x.mean(dimensions) if self.pooling == "mean" else x.amax(dimensions)
+        positions = list(range(2, x.dim()))
+        if self.pooling == "mean_max":
+            return torch.cat([x.mean(positions), x.amax(positions)], 1)
+        return x.mean(positions) if self.pooling == "mean" else x.amax(positions)
+
+
+class Moments(nn.Module):
+    """[N, C, side, side] to [N, `features`]: size and shape of what each channel shows, whatever its orientation.
+
+    Of w = relu(x), as a mass on the plane, the logarithms of the magnitudes of the complex moments
+    sum(w r^p exp(iq phi)) about the centre for (p, q) in `ORDERS`, which no turn or mirror image changes
+    (Flusser, Pattern Recognition 33, 2000). In logarithms, what follows can form the ratios in which a gain
+    cancels: (2, 0) less (0, 0) is how large the spot is, (2, 2) less (2, 0) how elongated.
+    """
+
+    ORDERS = ((0, 0), (1, 1), (2, 0), (2, 2), (3, 1), (3, 3), (4, 0), (4, 2))
+    SMALLEST = 1e-6
+    """Added to a squared moment: what a black map has."""
+
+    def __init__(self, maps: int, side: int):
+        super().__init__()
+        axis = (torch.arange(side) - (side - 1) / 2) * (4 / side)
+        y, x = torch.meshgrid(axis, axis, indexing="ij")
+        radius, angle = torch.hypot(x, y), torch.atan2(y, x)
+        waves = [
+            (order, radius**p * wave(q * angle))
+            for order, (p, q) in enumerate(self.ORDERS)
+            for wave in ((torch.cos, torch.sin) if q else (torch.cos,))
+        ]
+        # Derived from the genes, so they are no part of the saved weights.
+        self.register_buffer("waves", torch.stack([wave.flatten() for _, wave in waves], 1) / side**2, persistent=False)
+        parts = functional.one_hot(torch.tensor([order for order, _ in waves]), len(self.ORDERS))
+        self.register_buffer("parts", parts.to(torch.float32), persistent=False)
+        self.features = maps * len(self.ORDERS)
+        self.norm = nn.BatchNorm1d(self.features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        amplitudes = x.flatten(1, -3).flatten(2).relu() @ self.waves
+        return self.norm((amplitudes.square() @ self.parts + self.SMALLEST).log().flatten(1))
 
 
 def head(features: int, hidden: Sequence[int], activation: str, dropout: float) -> nn.Sequential:

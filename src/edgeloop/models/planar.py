@@ -5,7 +5,17 @@ from dataclasses import dataclass
 from torch import nn
 
 from edgeloop.models.genes import Genes, frames_gene, gene, pixels_gene
-from edgeloop.models.layers import ACTIVATIONS, Residual, convolution, halved, odd, per_stage
+from edgeloop.models.layers import (
+    ACTIVATIONS,
+    CONVOLUTIONS,
+    POOLINGS,
+    Residual,
+    TemporalShift,
+    convolution,
+    halved,
+    odd,
+    per_stage,
+)
 
 
 @dataclass(frozen=True)
@@ -13,16 +23,17 @@ class Planar(Genes):
     """Stages of 2D convolutions, each stage at half the resolution of the one before it.
 
     widths: channels of each stage. depths: convolutions of each stage (one number counts for all); those
-    after the first are residual. separable: depthwise and pointwise instead of dense convolutions, but for
-    the first one. head: widths of hidden layers before the targets.
+    after the first are residual. convolution: dense, or depthwise and pointwise, but for the first one.
+    pooling: how the last map becomes features. head: widths of hidden layers before the targets.
     """
 
     widths: tuple[int, ...] = gene(minimum=1, maximum=2048)
     depths: tuple[int, ...] = gene((1,), minimum=1, maximum=16)
     kernel: int = gene(3, minimum=1, maximum=11)
     stem_stride: int = gene(2, minimum=1, maximum=4)
-    separable: bool = gene(False)
+    convolution: str = gene("dense", choices=CONVOLUTIONS)
     activation: str = gene("relu", choices=tuple(ACTIVATIONS))
+    pooling: str = gene("mean", choices=POOLINGS)
     head: tuple[int, ...] = gene((), minimum=1, maximum=4096)
     dropout: float = gene(0.0, minimum=0.0, maximum=0.9)
     frames: int = frames_gene()
@@ -58,9 +69,12 @@ class Planar(Genes):
 
     def _block(self, inputs: int, outputs: int, stride: int, activation: str | None) -> nn.Module:
         kernel, strides = (self.kernel,) * 2, (stride,) * 2
-        if not self.separable:
-            return convolution(2, inputs, outputs, kernel, strides, activation)
-        return nn.Sequential(
-            convolution(2, inputs, inputs, kernel, strides, self.activation, groups=inputs),
-            convolution(2, inputs, outputs, (1, 1), (1, 1), activation),
-        )
+        if self.convolution == "separable":
+            return nn.Sequential(
+                convolution(2, inputs, inputs, kernel, strides, self.activation, groups=inputs),
+                convolution(2, inputs, outputs, (1, 1), (1, 1), activation),
+            )
+        dense = convolution(2, inputs, outputs, kernel, strides, activation)
+        if self.convolution == "temporal_shift":
+            return nn.Sequential(TemporalShift(self.frames, inputs), dense)
+        return dense

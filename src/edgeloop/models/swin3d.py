@@ -141,9 +141,11 @@ class Stage(nn.Module):
     def __init__(self, width: int, heads: int, size: Size, window: Size, ratio: float, drops: list[float]):
         super().__init__()
         cuts = [Windows.of(size, window, shifted) for shifted in (False, True)]
-        self.blocks = nn.ModuleList(Block(width, heads, cuts[i % 2], ratio, drop) for i, drop in enumerate(drops))
+        self.blocks = nn.ModuleList(
+            Block(width, heads, window, cuts[i % 2], ratio, drop) for i, drop in enumerate(drops)
+        )
         # Derived from the genes, so they are no part of the saved weights.
-        self.register_buffer("positions", relative_positions(cuts[0].window), persistent=False)
+        self.register_buffer("positions", relative_positions(cuts[0].window, window), persistent=False)
         for name, cut in zip(("regions", "shifted_regions"), cuts, strict=True):
             self.register_buffer(name, cut.regions() if cut.masked else None, persistent=False)
 
@@ -158,11 +160,11 @@ class Stage(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)), each branch dropped at times in training."""
 
-    def __init__(self, width: int, heads: int, windows: Windows, ratio: float, drop: float):
+    def __init__(self, width: int, heads: int, window: Size, windows: Windows, ratio: float, drop: float):
         super().__init__()
         self.windows, self.drop = windows, drop
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = WindowAttention(width, heads, windows.window)
+        self.attention = WindowAttention(width, heads, window)
         hidden = max(1, int(width * ratio))
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 

@@ -97,12 +97,15 @@ def _roll(x: Tensor, shift: list[int] | Size) -> Tensor:
     return torch.roll(x, [shift[axis - 1] for axis in axes], axes) if axes else x
 
 
-def relative_positions(window: Size) -> Tensor:
-    """Row of the bias table for each pair of tokens of a window: int32 [tokens * tokens]."""
+def relative_positions(window: Size, largest: Size) -> Tensor:
+    """Row of the bias table for each pair of tokens of a window: int32 [tokens * tokens].
+
+    The table is that of the `largest` window, of which a small map's `window` uses a part.
+    """
     grid = torch.cartesian_prod(*[torch.arange(w) for w in window]).reshape(-1, 3)
     offset = grid[:, None] - grid[None, :]
     index = torch.zeros(offset.shape[:2], dtype=torch.int64)
-    for axis, w in enumerate(window):
+    for axis, w in enumerate(largest):
         index = index * (2 * w - 1) + offset[..., axis] + w - 1
     return index.flatten().to(torch.int32)
 
@@ -118,7 +121,10 @@ def region_mask(regions: Tensor) -> Tensor:
 
 
 class WindowAttention(nn.Module):
-    """Multi-head attention within windows, with a learned bias for each relative position and head."""
+    """Multi-head attention within windows, with a learned bias for each relative position and head.
+
+    The table of biases is as large as `window` needs, also where the map is smaller: so it is published.
+    """
 
     def __init__(self, width: int, heads: int, window: Size):
         super().__init__()
