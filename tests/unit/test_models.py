@@ -1,16 +1,12 @@
 """Networks: what they take and give, what they refuse, and that they are what they are called."""
 
-import cmath
-import itertools
-import math
-
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from edgeloop.models import registry
-from edgeloop.models.layers import Moments, TemporalShift
+from edgeloop.models.layers import TemporalShift
 from edgeloop.models.preprocess import MEAN, STD, FirstConv2d, FirstConv3d, Preprocess, standardise_targets
 
 BASELINE = {
@@ -27,7 +23,7 @@ SMALLEST_SWIN = {"family": "swin3d", "embed": 12, "depths": [1, 2], "heads": [3,
 SMALL = [
     {"family": "conv2d", "widths": [16, 32, 64]},
     {"family": "conv3d", "widths": [8, 16, 32]},
-    {"family": "conv2d", "widths": [8], "pooling": "moments"},
+    {"family": "conv2d", "widths": [8], "pooling": "mean_max"},
     {"family": "conv2d_temporal", "widths": [8, 16], "temporal": "mean", "convolution": "temporal_shift"},
     {"family": "conv2d_temporal", "widths": [8, 16], "temporal": "conv"},
     {"family": "conv2d_temporal", "widths": [8, 16], "temporal": "gru"},
@@ -36,7 +32,7 @@ SMALL = [
 ]
 ACTIVATIONS = ["relu", "leaky_relu", "hard_swish", "silu"]
 CONVOLUTIONS = ["dense", "separable", "temporal_shift"]
-POOLINGS = ["mean", "max", "mean_max", "moments", "flatten"]
+POOLINGS = ["mean", "max", "mean_max", "flatten"]
 
 
 def clips(n: int, frames: int = 16, seed: int = 0) -> np.ndarray:
@@ -84,6 +80,7 @@ def random_architecture(family: str, rng: np.random.Generator) -> dict:
     if family == "conv2d":
         return common
     kind = {"temporal": pick(["mean", "conv", "gru", "transformer"]), "convolution": pick(CONVOLUTIONS)}
+    kind |= {"pooling": pick([pooling for pooling in POOLINGS if pooling != "flatten"])}
     return common | kind | {"heads": pick([1, 2, 4]), "layers": pick([1, 2]), "temporal_width": pick([8, 16])}
 
 
@@ -235,40 +232,6 @@ def test_temporal_shift_exchanges_channels_between_neighbouring_frames_of_one_cl
             after = x[clip, frame + 1, 2:4] if frame < 2 else torch.zeros(2)
             expected = torch.cat([before, after, x[clip, frame, 4:]])
             torch.testing.assert_close(shifted[clip, frame], expected, atol=0, rtol=0)
-
-
-def test_moments_are_those_of_their_definition():
-    torch.manual_seed(0)
-    x = torch.randn(2, 3, 9, 9)
-    pool = Moments(maps=3, side=9).eval()
-    found = pool(x).reshape(2, 3, len(Moments.ORDERS))
-    for clip, channel, order in itertools.product(range(2), range(3), range(len(Moments.ORDERS))):
-        p, q = Moments.ORDERS[order]
-        moment = 0
-        for row, column in itertools.product(range(9), range(9)):
-            z = complex((column - 4) * 4 / 9, (row - 4) * 4 / 9)
-            angle = cmath.exp(1j * q * cmath.phase(z))
-            moment += max(0.0, x[clip, channel, row, column].item()) * abs(z) ** p * angle / 81
-        expected = math.log(abs(moment) ** 2 + Moments.SMALLEST) / math.sqrt(1 + 1e-5)  # as batch normalisation begins
-        assert found[clip, channel, order].item() == pytest.approx(expected, abs=1e-4)
-
-
-def test_moments_do_not_depend_on_the_direction_and_know_size_and_elongation():
-    def features(width, height, gain=100.0):
-        y, x = torch.meshgrid(*2 * [torch.arange(41.0) - 20], indexing="ij")
-        spot = gain * torch.exp(-((x / width) ** 2) - (y / height) ** 2)
-        orders = Moments(maps=1, side=41).eval()(spot[None, None])[0]
-        return dict(zip(Moments.ORDERS, orders.tolist(), strict=True))
-
-    lying, upright = features(6, 3), features(3, 6)
-    assert lying == pytest.approx(upright, abs=1e-3)
-
-    def size(spot):
-        return spot[2, 0] - spot[0, 0]
-
-    assert size(features(6, 6)) > size(features(3, 3)) + 1
-    assert size(features(6, 6, gain=50.0)) == pytest.approx(size(features(6, 6)), abs=1e-3)
-    assert lying[2, 2] - lying[2, 0] > features(4, 4)[2, 2] - features(4, 4)[2, 0] + 1
 
 
 def test_an_untouched_head_predicts_around_the_targets_of_the_training_split():

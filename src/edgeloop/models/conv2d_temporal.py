@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeloop.models.genes import gene
-from edgeloop.models.layers import ACTIVATIONS, CONVOLUTIONS, Pool, head
+from edgeloop.models.layers import ACTIVATIONS, CONVOLUTIONS, POOLINGS, Pool, head
 from edgeloop.models.planar import Planar
 from edgeloop.models.preprocess import Preprocess
 
@@ -21,6 +21,8 @@ class Conv2dTemporal(Planar):
     """
 
     convolution: str = gene("dense", choices=(*CONVOLUTIONS, "temporal_shift"))
+    # A whole map of each frame would give a GRU or a transformer hundreds of millions of weights.
+    pooling: str = gene("mean", choices=tuple(pooling for pooling in POOLINGS if pooling != "flatten"))
     temporal: str = gene("conv", choices=("mean", "conv", "gru", "transformer"))
     temporal_width: int = gene(32, minimum=1, maximum=1024)
     layers: int = gene(1, minimum=1, maximum=8)

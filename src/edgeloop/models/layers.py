@@ -10,7 +10,7 @@ from torch.nn import functional
 from edgeloop.models.preprocess import FirstConv2d, FirstConv3d, Targets
 
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "hard_swish": nn.Hardswish, "silu": nn.SiLU}
-POOLINGS = ("mean", "max", "mean_max", "moments", "flatten")
+POOLINGS = ("mean", "max", "mean_max", "flatten")
 CONVOLUTIONS = ("dense", "separable")
 
 _CONVOLUTIONS = {2: (nn.Conv2d, FirstConv2d, nn.BatchNorm2d), 3: (nn.Conv3d, FirstConv3d, nn.BatchNorm3d)}
@@ -70,63 +70,23 @@ class TemporalShift(nn.Module):
 
 
 class Pool(nn.Module):
-    """[N, C, ...] to [N, `features`]: how a map becomes features.
+    """[N, C, ...] to [N, `features`]: the mean or the maximum over all positions, both, or everything as it is.
 
-    pooling: the mean or the maximum over all positions, both, everything as it is, or the `Moments` of each
-    channel. size: of the map, [rows, columns] or [frames, rows, columns].
+    size: of the map, [rows, columns] or [frames, rows, columns].
     """
 
     def __init__(self, pooling: str, channels: int, size: Sequence[int]):
         super().__init__()
         self.pooling = pooling
-        self.moments = Moments(channels * prod(size[:-2]), size[-1]) if pooling == "moments" else None
-        per_channel = {"flatten": prod(size), "mean_max": 2}
-        self.features = self.moments.features if self.moments else channels * per_channel.get(pooling, 1)
+        self.features = channels * {"mean_max": 2, "flatten": prod(size)}.get(pooling, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.moments is not None:
-            return self.moments(x)
         if self.pooling == "flatten":
             return x.flatten(1)
         positions = list(range(2, x.dim()))
         if self.pooling == "mean_max":
             return torch.cat([x.mean(positions), x.amax(positions)], 1)
         return x.mean(positions) if self.pooling == "mean" else x.amax(positions)
-
-
-class Moments(nn.Module):
-    """[N, C, side, side] to [N, `features`]: size and shape of what each channel shows, whatever its orientation.
-
-    Of w = relu(x), as a mass on the plane, the logarithms of the magnitudes of the complex moments
-    sum(w r^p exp(iq phi)) about the centre for (p, q) in `ORDERS`, which no turn or mirror image changes
-    (Flusser, Pattern Recognition 33, 2000). In logarithms, what follows can form the ratios in which a gain
-    cancels: (2, 0) less (0, 0) is how large the spot is, (2, 2) less (2, 0) how elongated.
-    """
-
-    ORDERS = ((0, 0), (1, 1), (2, 0), (2, 2), (3, 1), (3, 3), (4, 0), (4, 2))
-    SMALLEST = 1e-6
-    """Added to a squared moment: what a black map has."""
-
-    def __init__(self, maps: int, side: int):
-        super().__init__()
-        axis = (torch.arange(side) - (side - 1) / 2) * (4 / side)
-        y, x = torch.meshgrid(axis, axis, indexing="ij")
-        radius, angle = torch.hypot(x, y), torch.atan2(y, x)
-        waves = [
-            (order, radius**p * wave(q * angle))
-            for order, (p, q) in enumerate(self.ORDERS)
-            for wave in ((torch.cos, torch.sin) if q else (torch.cos,))
-        ]
-        # Derived from the genes, so they are no part of the saved weights.
-        self.register_buffer("waves", torch.stack([wave.flatten() for _, wave in waves], 1) / side**2, persistent=False)
-        parts = functional.one_hot(torch.tensor([order for order, _ in waves]), len(self.ORDERS))
-        self.register_buffer("parts", parts.to(torch.float32), persistent=False)
-        self.features = maps * len(self.ORDERS)
-        self.norm = nn.BatchNorm1d(self.features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        amplitudes = x.flatten(1, -3).flatten(2).relu() @ self.waves
-        return self.norm((amplitudes.square() @ self.parts + self.SMALLEST).log().flatten(1))
 
 
 def head(features: int, hidden: Sequence[int], activation: str, dropout: float) -> nn.Sequential:

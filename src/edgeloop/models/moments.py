@@ -1,0 +1,98 @@
+"""How large, how long and how wide the melt pool is above some levels of brightness, then dense layers.
+
+What speed and power change is the shape of the pool; its direction says nothing of them. A convolutional network has
+to learn both. Central second moments have it by definition (Hu, IRE Transactions on Information Theory 8, 1962).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgeloop.models.genes import Genes, frames_gene, gene, pixels_gene
+from edgeloop.models.layers import ACTIVATIONS, head
+from edgeloop.models.preprocess import CLIP_PIXELS, COUNTS, Preprocess
+
+UNIT_PX = 10
+"""Lengths are in so many pixels of the camera: moments of a melt pool are then about 1."""
+SMALLEST = 1e-6
+"""Added to what is divided by or taken the logarithm of: far less than what a single bright pixel has."""
+
+
+@dataclass(frozen=True)
+class Moments(Genes):
+    """Soft masks of the mean frame, each above a learned threshold, and their moments.
+
+    thresholds: how many masks. head: widths of hidden layers before the targets.
+    """
+
+    thresholds: int = gene(8, minimum=1, maximum=256)
+    activation: str = gene("relu", choices=tuple(ACTIVATIONS))
+    head: tuple[int, ...] = gene((32,), minimum=1, maximum=4096)
+    dropout: float = gene(0.0, minimum=0.0, maximum=0.9)
+    frames: int = frames_gene()
+    pixels: int = pixels_gene()
+
+    def network(self) -> nn.Module:
+        """The module."""
+        return MomentsNetwork(self)
+
+
+class MomentsNetwork(nn.Module):
+    """See Moments."""
+
+    def __init__(self, genes: Moments):
+        super().__init__()
+        self.preprocess = Preprocess(genes.frames, genes.pixels)
+        step = COUNTS**0.5 / (genes.thresholds + 1)
+        self.threshold = nn.Parameter(step * torch.arange(1.0, genes.thresholds + 1))
+        self.slope = nn.Parameter(torch.full((genes.thresholds,), 2.0))
+        # Derived from the genes, so it is no part of the saved weights.
+        self.register_buffer("monomials", monomials(genes.pixels), persistent=False)
+        features = 3 * genes.thresholds
+        self.norm = RunningNorm(features)
+        self.head = head(features, genes.head, genes.activation, genes.dropout)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        mean = self.preprocess(clip).flatten(2).mean(1, keepdim=True)
+        masks = (mean * self.slope[:, None] - (self.slope * self.threshold)[:, None]).sigmoid()
+        shape = area_and_axes(masks @ self.monomials)
+        return self.head(self.norm((shape + SMALLEST).log().flatten(1)))
+
+
+class RunningNorm(nn.BatchNorm1d):
+    """Batch normalisation by the running statistics, in training too.
+
+    The features are few and alike: the noise of a batch's own statistics would cost more than it regularises.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            with torch.no_grad():
+                super().forward(x)
+        return functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
+def monomials(side: int) -> Tensor:
+    """[side * side, 7]: at each pixel of a square, as shares of its area, 1; x, y and u; x^2, y^2 and u^2.
+
+    u is along the diagonal.
+    """
+    axis = (torch.arange(side) - (side - 1) / 2) * min(1.0, CLIP_PIXELS / side) / UNIT_PX
+    y, x = (grid.flatten() for grid in torch.meshgrid(axis, axis, indexing="ij"))
+    along = torch.stack([x, y, (x + y) / 2**0.5], 1)
+    return torch.cat([torch.ones_like(x)[:, None], along, along.square()], 1) / side**2
+
+
+def area_and_axes(sums: Tensor) -> Tensor:
+    """Sums of a mask over `monomials` [..., 7] to [..., 3]: its area, and its variance along and across its length.
+
+    The two variances are the eigenvalues of the covariance, which three variances determine.
+    """
+    area = sums[..., :1]
+    means = sums[..., 1:] / (area + SMALLEST)
+    x, y, u = (means[..., 3:] - means[..., :3].square()).split(1, -1)
+    half = (x + y) / 2
+    apart = (((x - y) / 2).square() + (u - half).square() + SMALLEST**2).sqrt()
+    return torch.cat([area, half + apart, (half - apart).relu()], -1)
