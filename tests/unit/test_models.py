@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from edgeloop.models import registry
 from edgeloop.models.layers import TemporalShift
+from edgeloop.models.moments import UNIT_PX, RunningNorm, area_and_axes, monomials
 from edgeloop.models.preprocess import MEAN, STD, FirstConv2d, FirstConv3d, Preprocess, standardise_targets
 
 BASELINE = {
@@ -28,6 +29,7 @@ SMALL = [
     {"family": "conv2d_temporal", "widths": [8, 16], "temporal": "conv"},
     {"family": "conv2d_temporal", "widths": [8, 16], "temporal": "gru"},
     {"family": "conv2d_temporal", "widths": [8, 16], "temporal": "transformer"},
+    {"family": "moments"},
     SMALLEST_SWIN,
 ]
 ACTIVATIONS = ["relu", "leaky_relu", "hard_swish", "silu"]
@@ -60,6 +62,9 @@ def random_architecture(family: str, rng: np.random.Generator) -> dict:
             "mlp_ratio": pick([1, 2.5]),
             "head": pick([[], [20], [20, 10]]),
         }
+    if family == "moments":
+        kind = {"family": family, "thresholds": pick([1, 4, 8]), "activation": pick(ACTIVATIONS)}
+        return common | kind | {"head": pick([[], [16], [16, 8]]), "dropout": pick([0.0, 0.2])}
     stages = int(rng.integers(1, 4))
     common |= {
         "family": family,
@@ -135,7 +140,7 @@ def test_any_point_of_a_family_can_be_built_and_trained_a_step(family):
     ("architecture", "message"),
     [
         ({"widths": [8]}, "has no family: add one of conv2d"),
-        ({"family": "resnet"}, "family 'resnet' is unknown: expected one of conv2d, conv2d_temporal, conv3d, swin3d"),
+        ({"family": "resnet"}, "family 'resnet' is unknown: expected one of conv2d, conv2d_temporal, conv3d, moments"),
         ({"family": "conv2d"}, "family conv2d needs the gene 'widths'"),
         ({"family": "conv2d", "widths": [8], "width": 3}, "family conv2d has no gene 'width': its genes are widths"),
         ({"family": "conv2d", "widths": 8}, "family conv2d: widths is 8: expected a list of whole numbers"),
@@ -232,6 +237,39 @@ def test_temporal_shift_exchanges_channels_between_neighbouring_frames_of_one_cl
             after = x[clip, frame + 1, 2:4] if frame < 2 else torch.zeros(2)
             expected = torch.cat([before, after, x[clip, frame, 4:]])
             torch.testing.assert_close(shifted[clip, frame], expected, atol=0, rtol=0)
+
+
+def blob(length: float, width: float, degrees: float, side: int = 41) -> torch.Tensor:
+    """A mask [side * side], Gaussian along and across a direction, with these standard deviations in pixels."""
+    y, x = torch.meshgrid(*2 * [torch.arange(float(side)) - (side - 1) / 2], indexing="ij")
+    angle = torch.deg2rad(torch.tensor(degrees))
+    along = (x - 2) * angle.cos() + (y + 1) * angle.sin()
+    across = (y + 1) * angle.cos() - (x - 2) * angle.sin()
+    return torch.exp(-((along / length) ** 2 + (across / width) ** 2) / 2).flatten()
+
+
+@pytest.mark.parametrize("degrees", [0.0, 20.0, 45.0, 90.0, 130.0])
+def test_area_length_and_width_of_a_mask_do_not_depend_on_its_direction_and_place(degrees):
+    area, along, across = area_and_axes(blob(4, 2, degrees) @ monomials(41)).tolist()
+    assert area == pytest.approx(2 * torch.pi * 4 * 2 / 41**2, rel=1e-3)
+    assert along == pytest.approx((4 / UNIT_PX) ** 2, rel=2e-3)
+    assert across == pytest.approx((2 / UNIT_PX) ** 2, rel=2e-3)
+
+
+def test_lengths_are_those_of_the_camera_however_the_picture_was_cut_or_enlarged():
+    native, cut = (area_and_axes(blob(2, 1, 30.0, side) @ monomials(side)) for side in (41, 25))
+    torch.testing.assert_close(native[1:], cut[1:], rtol=1e-3, atol=1e-5)
+    enlarged = area_and_axes(blob(4, 2, 30.0, 82) @ monomials(82))
+    torch.testing.assert_close(native[1:], enlarged[1:], rtol=2e-3, atol=1e-5)
+
+
+def test_a_norm_of_running_statistics_computes_the_same_in_training_and_after():
+    torch.manual_seed(0)
+    norm, x = RunningNorm(3), torch.randn(64, 3) * 5 + 2
+    for _ in range(100):
+        trained = norm(x)
+    torch.testing.assert_close(norm.eval()(x), trained)
+    assert trained.mean(0).abs().max() < 1e-2 and (trained.std(0) - 1).abs().max() < 1e-2
 
 
 def test_an_untouched_head_predicts_around_the_targets_of_the_training_split():
