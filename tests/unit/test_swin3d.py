@@ -16,7 +16,8 @@ from edgeloop.models.preprocess import MEAN, STD
 
 SPACE = config.load_space(Path(__file__).parents[2] / "config/spaces/swin3d.yaml")
 WINDOW = (8, 7, 7)
-SMALL_MACS = 1.5e9
+SMALLEST = 3
+"""So many of 20: at 224 px the others take a minute each."""
 PAPER = {
     "precision": ("fp32",),
     "training:optimizer": ("adam",),
@@ -66,7 +67,7 @@ def test_the_baseline_has_the_published_number_of_parameters():
 
 def test_points_of_the_papers_space_have_the_published_number_of_parameters():
     rng = np.random.default_rng(0)
-    drawn = [SPACE.sample(rng)["architecture"] for _ in range(400)]
+    drawn = [SPACE.sample(rng)["architecture"] for _ in range(200)]
     assert {len(architecture["depths"]) for architecture in drawn} == {1, 2, 3, 4}
     for architecture in drawn:
         with torch.device("meta"):
@@ -196,12 +197,10 @@ def test_the_network_computes_what_a_plain_and_slow_one_does(genes):
     np.testing.assert_allclose(found, Reference(genes, model)(clip[0]), atol=2e-5, rtol=2e-5)
 
 
-def test_drawn_points_of_the_papers_space_run_and_the_small_ones_are_trained_and_exported(tmp_path):
+def test_drawn_points_of_the_papers_space_are_built_and_the_smallest_trained_and_exported(tmp_path):
     drawn = draw("swin3d", 20, seed=2)
-    macs = [registry.size(genotype["architecture"])["macs"] for genotype in drawn]
-    small = [genotype for genotype, each in zip(drawn, macs, strict=True) if each < SMALL_MACS]
-    assert len(small) >= 3
-    for genotype in small:
+    by_size = sorted(drawn, key=lambda genotype: registry.size(genotype["architecture"])["macs"])
+    for genotype in by_size[:SMALLEST]:
         # The paper's learning rates reach 1, where a training may diverge.
         gentle = genotype["training"] | {"lr": min(genotype["training"]["lr"], 1e-3)}
         train_and_export(genotype | {"training": gentle}, tmp_path)
