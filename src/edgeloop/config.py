@@ -65,6 +65,7 @@ def check(
     problems = [
         *_dataset(config["dataset"], locate),
         *_search(config),
+        *_early_stopping(config["training"]["early_stopping"]),
         *_warm_start(config["search"], locate),
         *_measurement(config["measurement"]),
         *_devices(config["devices"], check_device),
@@ -239,6 +240,15 @@ def _search(config: Mapping[str, Any]) -> Iterator[str]:
             f"'search.halving.epochs' is {rungs}, with 'training.epochs' at {epochs}: expected ascending numbers of "
             "epochs below that; [] trains all in full"
         )
+
+
+def _early_stopping(setting: Mapping[str, Any]) -> Iterator[str]:
+    from edgeloop.early_stopping import EarlyStopping
+
+    try:
+        EarlyStopping(**setting)
+    except ValueError as error:
+        yield f"'training.early_stopping': {error}"
 
 
 def _devices_of_search(config: Mapping[str, Any]) -> Iterator[str]:

@@ -18,7 +18,7 @@ def predict(model: nn.Module, split: Split, *, frames: int, batch_size: int = 25
     model.eval()
     outputs = [
         model(torch.from_numpy(clips).to(device)).float().cpu().numpy()
-        for clips, _ in batches(split, batch_size, rng=None, frames=frames)
+        for clips, _ in batches(split, batch_size, rng=None, frames=frames, reuse=True)
     ]
     model.train(training)
     return np.concatenate(outputs) if outputs else np.empty((0, 2), np.float32)

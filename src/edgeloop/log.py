@@ -39,10 +39,21 @@ def trained(logger: logging.Logger, name: str, record: Mapping[str, Any]) -> Non
         logger.info("%s: not trained, for latency only", name)
     else:
         logger.info(
-            "%s: RMSE %.4f (speed %.0f mm/s, power %.1f W), %.0f s",
+            "%s: RMSE %.4f (speed %.0f mm/s, power %.1f W), %.0f s%s",
             name,
             record["val_rmse"],
             record["val_rmse_speed_mm_s"],
             record["val_rmse_power_w"],
             record["training_s"],
+            _pace(record),
         )
+
+
+def _pace(record: Mapping[str, Any]) -> str:
+    """How fast the training was, and what limits it: making the batches, or computing on them."""
+    reached = ", ".join(
+        f"{name} {record[f'{name}_samples_per_s']:,.0f}"
+        for name in ("loader", "network")
+        if record.get(f"{name}_samples_per_s")
+    )
+    return f" at {record['samples_per_s']:,.0f} samples/s ({reached} alone)" if reached else ""

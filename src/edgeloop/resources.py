@@ -73,8 +73,9 @@ def export_demand(sizes: Sequence[Mapping[str, int]]) -> Demand:
 
 
 def _training_mb(size: Mapping[str, int]) -> float:
-    # Weights, gradients, two moments of the optimiser; what layers put out, kept for the way back, and its gradient.
-    return (16 * size["parameters"] + 12 * size["activations"] * size["batch_size"]) / 1e6
+    # Weights, their averages, gradients, two moments of the optimiser; what layers put out, kept for the way back, and
+    # its gradient.
+    return (20 * size["parameters"] + 12 * size["activations"] * size["batch_size"]) / 1e6
 
 
 def memory_mb(first_mb: int, limit_mb: int | None, attempt: int, attempts: int) -> int:

@@ -10,7 +10,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,13 @@ from torch import Tensor, nn
 
 from edgeloop.compute import ALONE, Alone, describe, deterministic, out_of_memory, pick_device, seed_of
 from edgeloop.data.cache import Split, batches
+from edgeloop.early_stopping import EarlyStopping, mean_rmse
 from edgeloop.evaluation import evaluate
 from edgeloop.models import registry
-from edgeloop.models.genes import Checked, gene
+from edgeloop.models.genes import checked, gene
 from edgeloop.models.preprocess import standardise_targets
+from edgeloop.pace import Pace
+from edgeloop.recipe import Average, Recipe, brightened, make_optimizer, make_schedule, turned
 from edgeloop.records import Genotype, atomic, candidate_id, failed, ok
 
 CHECK_EVERY = 16
@@ -31,43 +34,10 @@ CHECK_EVERY = 16
 
 
 @dataclass(frozen=True)
-class Recipe(Checked):
-    """The training genes of a genotype.
+class Settings:
+    """What the config says of training. ValueError names the setting that is wrong.
 
-    schedule: one_cycle rises to `lr` and falls to nothing within the training; step multiplies by `gamma`
-    every `step_size` epochs. weight_decay counts for adamw only. augment: quarter turns and mirror images,
-    and for networks that see less than the whole clip, another part of it each time.
-    """
-
-    lr: float = gene(minimum=1e-9)
-    weight_decay: float = gene(0.05, minimum=0.0, maximum=10.0)
-    batch_size: int = gene(32, minimum=2, maximum=65536)
-    optimizer: str = gene("adamw", choices=("adamw", "adam"))
-    schedule: str = gene("one_cycle", choices=("one_cycle", "step"))
-    step_size: int = gene(20, minimum=1)
-    gamma: float = gene(0.5, minimum=0.0, maximum=1.0)
-    augment: bool = gene(True)
-
-    @classmethod
-    def from_genes(cls, genes: Mapping[str, Any]) -> "Recipe":
-        """The recipe of a genotype's `training`; ValueError names the gene that is unknown, missing or wrong."""
-        known = [f.name for f in fields(cls)]
-        for key in genes:
-            if key not in known:
-                raise ValueError(f"training has no gene {key!r}: its genes are {', '.join(known)}")
-        if "lr" not in genes:
-            raise ValueError("training needs the gene 'lr': add it, for example 0.004")
-        try:
-            return cls(**genes)
-        except ValueError as error:
-            raise ValueError(f"training: {error}") from error
-
-
-@dataclass(frozen=True)
-class Settings(Checked):
-    """What the config says of training.
-
-    clips: how many training clips to use, None for all.
+    clips: how many training clips to use, None for all. early_stopping: also as the mapping that stands in the config.
     """
 
     epochs: int = gene(minimum=1)
@@ -75,6 +45,16 @@ class Settings(Checked):
     threads: int = gene(1, minimum=1)
     device: str = gene("auto", choices=("auto", "cpu", "cuda"))
     seed: int = gene(0, minimum=0)
+    early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
+
+    def __post_init__(self) -> None:
+        for declared in fields(self):
+            value = getattr(self, declared.name)
+            if declared.type is not EarlyStopping:
+                value = checked(declared.name, declared.type, value, declared.metadata)
+            elif not isinstance(value, EarlyStopping):
+                value = EarlyStopping(**value)
+            object.__setattr__(self, declared.name, value)
 
 
 @dataclass(frozen=True)
@@ -94,6 +74,14 @@ class NotFiniteError(ArithmeticError):
     """The loss or the validation error became infinite or NaN."""
 
 
+class HopelessError(Exception):
+    """The training stops early. `figures` are those of its record."""
+
+    def __init__(self, message: str, figures: dict[str, Any]):
+        super().__init__(message)
+        self.figures = figures
+
+
 def train(
     genotype: Genotype,
     train: Split,
@@ -109,13 +97,15 @@ def train(
 
     `leg` is the part of the training to do, the whole without it. The record is that of all epochs up to its end.
 
-    A loss that is not finite and a lack of memory give a failed record (and no weights); anything else that
-    goes wrong is an exception. `progress` is `edgeloop.progress.progress`, or None for silence. `team` is the
-    processes that share the training: to use several, call `edgeloop.distributed.train`.
+    A loss that is not finite, a lack of memory and a training that `settings.early_stopping` ends give a failed record
+    (and no weights); anything else that goes wrong is an exception. `progress` is `edgeloop.progress.progress`, or
+    None for silence. `team` is the processes that share the training: to use several, call
+    `edgeloop.distributed.train`.
 
     `val_rmse` is over both targets in units of [900 mm/s, 215 W], `val_rmse_speed` and `val_rmse_power` are
     each target's, `..._mm_s` and `..._w` the same in physical units; all of the best epoch by `val_rmse`.
-    `train_rmse` is of the last epoch, while its weights moved and its clips were augmented.
+    `train_rmse` is of the last epoch, while its weights moved and its clips were augmented. `samples_per_s` is what
+    training has reached, `loader_samples_per_s` and `network_samples_per_s` what batches and steps alone would.
     """
     architecture, recipe = genotype["architecture"], Recipe.from_genes(genotype["training"])
     frames, device = registry.input_frames(architecture), pick_device(settings.device)
@@ -146,6 +136,9 @@ def train(
             )
     except NotFiniteError as error:
         return failed(f"training of {candidate} diverged: {error}", **about, history=history)
+    except HopelessError as error:
+        reason = f"training of {candidate} was stopped early: {error}"
+        return failed(reason, **about, **error.figures, history=history)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
@@ -181,14 +174,20 @@ def _fit(
         )
     targets = torch.from_numpy(np.array(train.targets))
     standardise_targets(model, targets.mean(0), targets.std(0).clamp_min(1e-3))
-    network = team.wrap(model)
-    optimizer = make_optimizer(model, recipe)
     # A last batch of one clip is left out: batch normalisation cannot learn from it.
     steps = clips // recipe.batch_size + (clips % recipe.batch_size > 1)
+    average = Average(model, recipe.ema * settings.epochs * steps) if recipe.ema else None
+    kept = average.model if average else model
+    network = team.wrap(model)
+    optimizer = make_optimizer(model, recipe)
     schedule, each_step = make_schedule(optimizer, recipe, settings.epochs * steps)
     scaler = torch.amp.GradScaler("cuda", enabled=next(model.parameters()).is_cuda)
     whose = f"{candidate} with seed {settings.seed} for {settings.epochs} epochs of {clips} clips"
-    moving = {"model": model, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
+    pace = Pace(next(model.parameters()).device)
+    moving = {"model": model, "optimizer": optimizer, "schedule": schedule, "scaler": scaler, "pace": pace}
+    if average:
+        moving["average"] = average
+    of_mean = mean_rmse(train.targets, validation.targets)
     best: dict[str, Any] = {}
     weights: dict[str, Tensor] = {}
     train_rmse, before_s, in_training_s, start = 0.0, 0.0, 0.0, time.perf_counter()
@@ -196,6 +195,10 @@ def _fit(
         done = _read_checkpoint(leg.start, moving, whose)
         best, weights, before_s, in_training_s = (done[key] for key in ("best", "weights", "s", "in_training_s"))
         history.extend(done["history"])
+
+    def elapsed() -> float:
+        return before_s + time.perf_counter() - start
+
     until = leg.until or settings.epochs
     epochs: Iterator[int] = iter(range(len(history) + 1, until + 1))
     if progress is not None:
@@ -219,16 +222,17 @@ def _fit(
             shift=recipe.augment,
             limit=settings.clips,
             part=team.part,
+            reuse=True,
         )
         each = schedule if each_step else None
-        loss = _epoch(network, pairs, clips, recipe, optimizer, each, scaler, rng, epoch, team)
+        loss = _epoch(network, pairs, clips, recipe, optimizer, each, scaler, average, pace, rng, epoch, team)
         if not each_step:
             schedule.step()
         in_training_s += time.perf_counter() - began
         train_rmse = math.sqrt(loss)
         # In batches as in training: a network that has the memory to train has the memory to be validated.
         size = math.ceil(recipe.batch_size / team.size)
-        errors = evaluate(model, validation, frames=frames, batch_size=size, team=team)
+        errors = evaluate(kept, validation, frames=frames, batch_size=size, team=team)
         if not math.isfinite(errors["rmse"]):
             raise NotFiniteError(f"the validation error is {errors['rmse']} after epoch {epoch}")
         history.append({"epoch": epoch, "lr": lr, "train_loss": loss, "val_rmse": errors["rmse"]})
@@ -236,9 +240,18 @@ def _fit(
             best = {"best_epoch": epoch} | {f"val_{key}": value for key, value in errors.items()}
             weights = {
                 key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-                for key, value in model.state_dict().items()
+                for key, value in kept.state_dict().items()
             }
-    training_s = before_s + time.perf_counter() - start
+        so_far = [each["val_rmse"] for each in history]
+        if settings.early_stopping.hopeless(so_far, settings.epochs, of_mean):
+            limit = of_mean * settings.early_stopping.limit(epoch, settings.epochs)
+            stopped = {"epoch": epoch, "val_rmse": min(so_far), "limit": limit}
+            raise HopelessError(
+                f"its lowest validation RMSE after {epoch} of {settings.epochs} epochs is {min(so_far):.4f}, above "
+                f"{limit:.4f} (predicting the mean: {of_mean:.4f})",
+                {"stopped_early": stopped, "training_s": round(elapsed(), 3)},
+            )
+    training_s = elapsed()
     if leg.checkpoint is not None:
         done = {"best": best, "weights": weights, "history": history, "s": training_s, "in_training_s": in_training_s}
         _write_checkpoint(leg.checkpoint, moving, whose, done)
@@ -247,6 +260,7 @@ def _fit(
         "train_rmse": train_rmse,
         "training_clips": clips,
         "samples_per_s": round(clips * until / in_training_s, 1),
+        **pace.limits(clips * until),
         "training_s": round(training_s, 3),
     }
     return figures, weights
@@ -260,6 +274,8 @@ def _epoch(
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler | None,
     scaler: torch.amp.GradScaler,
+    average: Average | None,
+    pace: Pace,
     rng: np.random.Generator,
     epoch: int,
     team: Alone,
@@ -272,13 +288,21 @@ def _epoch(
     layout = getattr(network, "layout", torch.contiguous_format)
     network.train()
     total, seen = torch.zeros((), dtype=torch.float64, device=device), 0
-    for step, (clips, targets) in enumerate(pairs, start=1):
-        rows = min(recipe.batch_size, clips_in_all - (step - 1) * recipe.batch_size)
+    sizes = [min(recipe.batch_size, clips_in_all - first) for first in range(0, clips_in_all, recipe.batch_size)]
+
+    def augmented() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for rows, (clips, targets) in zip(sizes, pairs, strict=True):
+            yield turned(clips, rng, first=team.part(rows).start, batch=rows) if recipe.augment else clips, targets
+
+    for step, (rows, (clips, targets)) in enumerate(zip(sizes, pace.loading(augmented()), strict=True), start=1):
         if rows < 2:
             continue
-        if recipe.augment:
-            clips = turned(clips, rng, first=team.part(rows).start, batch=rows)
-        x = torch.from_numpy(clips).to(device, non_blocking=True).contiguous(memory_format=layout)
+        begin = pace.begin(step)
+        # As counts: a quarter of the bytes of floats. The network itself converts them.
+        x = torch.from_numpy(clips).to(device, non_blocking=True)
+        if recipe.intensity:
+            x = brightened(x, recipe.intensity, rng, first=team.part(rows).start, batch=rows)
+        x = x.contiguous(memory_format=layout)
         y = torch.from_numpy(targets).to(device, non_blocking=True)
         optimizer.zero_grad(set_to_none=True)
         # Half precision where it pays; on a CPU, and for the loss itself, single.
@@ -288,8 +312,11 @@ def _epoch(
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
+        if average is not None:
+            average.update()
         if schedule is not None:
             schedule.step()
+        pace.end(begin, rows)
         total += loss.detach() * rows
         seen += rows
         if step % CHECK_EVERY == 0 and not torch.isfinite(team.mean(total)):
@@ -300,53 +327,12 @@ def _epoch(
     return mean
 
 
-def turned(clips: np.ndarray, rng: np.random.Generator, *, first: int = 0, batch: int | None = None) -> np.ndarray:
-    """Each clip of [B, T, P, P] by one of the eight symmetries of the square, all eight about equally often.
-
-    Neither speed nor power depends on the direction of the scan. As batches are shuffled, an eighth of the
-    batch can turn as one piece, which costs little more than a copy. Where `clips` are the rows from `first` on
-    of a batch of `batch` clips, they turn as they would among the others.
-    """
-    result = np.empty_like(clips)
-    bounds = np.linspace(0, len(clips) if batch is None else batch, 9).round().astype(int)
-    bounds = (bounds - first).clip(0, len(clips))
-    for symmetry, low, high in zip(rng.permutation(8), bounds[:-1], bounds[1:], strict=True):
-        piece = clips[low:high]
-        if symmetry & 1:
-            piece = piece[..., ::-1]
-        if symmetry & 2:
-            piece = piece[..., ::-1, :]
-        result[low:high] = piece.swapaxes(-1, -2) if symmetry & 4 else piece
-    return result
-
-
 def channels_last(model: nn.Module) -> None:
     """Lay out the weights of convolutions with their channels last: up to twice as fast on a CPU, too."""
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
     for parameter in model.parameters():
         if parameter.dim() in layouts:
             parameter.data = parameter.data.contiguous(memory_format=layouts[parameter.dim()])
-
-
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Adam or AdamW over all parameters; vectors (biases, norms) do not decay."""
-    if recipe.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=recipe.lr, fused=True)
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
-
-
-def make_schedule(
-    optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int
-) -> tuple[torch.optim.lr_scheduler.LRScheduler, bool]:
-    """The schedule of the learning rate, and whether it moves after each step (else after each epoch)."""
-    if recipe.schedule == "step":
-        return torch.optim.lr_scheduler.StepLR(optimizer, recipe.step_size, recipe.gamma), False
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=recipe.lr, total_steps=steps), True
 
 
 def _write_checkpoint(path: str | Path, moving: Mapping[str, Any], whose: str, done: Mapping[str, Any]) -> None:

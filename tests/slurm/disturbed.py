@@ -11,7 +11,7 @@ from cluster import Cluster, wait_for
 from searches import Run
 
 # What differs between two runs of the same search.
-TIMES = {"training_s", "samples_per_s", "work"}
+TIMES = {"training_s", "samples_per_s", "loader_samples_per_s", "network_samples_per_s", "work"}
 
 
 @dataclass

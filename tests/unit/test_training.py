@@ -21,7 +21,7 @@ ARCHITECTURES = [
     {"family": "conv2d_temporal", "widths": [4, 8], "temporal": "gru", "frames": 8},
     {"family": "swin3d", "embed": 12, "depths": [2], "heads": [3], "mlp_ratio": 1, "patch": [8, 8, 8]},
 ]
-TIMES = ("samples_per_s", "training_s")
+TIMES = ("samples_per_s", "loader_samples_per_s", "network_samples_per_s", "training_s")
 
 
 def split(n: int, seed: int) -> Split:

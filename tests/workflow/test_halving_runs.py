@@ -16,7 +16,7 @@ from edgeloop.training import Settings, train
 pytestmark = pytest.mark.workflow
 
 EPOCHS, RUNGS = 3, [1, 2]
-TIMES = {"training_s", "samples_per_s", "work", "device"}
+TIMES = {"training_s", "samples_per_s", "loader_samples_per_s", "network_samples_per_s", "work", "device"}
 
 
 def read(run, name):

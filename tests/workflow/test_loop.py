@@ -15,6 +15,8 @@ from edgeloop import records
 
 pytestmark = pytest.mark.workflow
 
+TIMES = {"training_s", "samples_per_s", "loader_samples_per_s", "network_samples_per_s", "work"}
+
 
 def read(run, name):
     return json.loads(run.path(name).read_text())
@@ -120,9 +122,8 @@ def test_the_same_candidate_trains_to_the_same_figures_to_the_last_bit(copy):
     copy.snakemake(f"results/candidates/{candidate}/train.json", "--force")
     after = read(copy, f"candidates/{candidate}/train.json")
     assert (folder / "weights.pt").read_bytes() == weights
-    times = {"training_s", "samples_per_s", "work"}
-    assert {key: value for key, value in after.items() if key not in times} == {
-        key: value for key, value in before.items() if key not in times
+    assert {key: value for key, value in after.items() if key not in TIMES} == {
+        key: value for key, value in before.items() if key not in TIMES
     }
 
 
@@ -257,8 +258,7 @@ def test_killed_and_started_again_a_run_repeats_nothing_that_was_finished(tmp_pa
     again = [name for name in kept if kept[name] != after[name]]
     for name in again:
         before, now = (
-            {k: v for k, v in json.loads(text).items() if k not in ("training_s", "samples_per_s", "work")}
-            for text in (kept[name], after[name])
+            {k: v for k, v in json.loads(text).items() if k not in TIMES} for text in (kept[name], after[name])
         )
         assert before == now
     assert read(run, "summary.json")["search"]["trained"] == 4

@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.workflow
 
-TIMES = {"training_s", "samples_per_s", "export_s", "work"}
+TIMES = {"training_s", "samples_per_s", "loader_samples_per_s", "network_samples_per_s", "export_s", "work"}
 
 
 def populations(run):

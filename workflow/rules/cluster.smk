@@ -47,11 +47,12 @@ def training_settings():
 
 
 def finalist_training(wildcards):
-    """How a finalist trains: on the full budget, and each time with a seed that the search has not used."""
+    """How a finalist trains: on the full budget, to the end, and each time with a seed that the search has not used."""
     return training_settings() | {
         "epochs": FINALISTS["epochs"] or TRAINING["epochs"],
         "clips": FINALISTS["clips"],
         "seed": TRAINING["seed"] + int(wildcards.get("seed", 0)),
+        "early_stopping": {"after": [], "above": []},
     }
 
 

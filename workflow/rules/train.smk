@@ -28,6 +28,8 @@ rule train:
         trained=is_trained,
         code=code(
             "edgeloop.training",
+            "edgeloop.recipe",
+            "edgeloop.early_stopping",
             "edgeloop.evaluation",
             "edgeloop.rmse",
             "edgeloop.compute",

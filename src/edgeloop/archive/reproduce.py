@@ -11,7 +11,7 @@ from edgeloop.records import read_json
 ELSEWHERE = 0.05
 """By how much the validation RMSE may differ, relatively, on another kind of processor or with other versions: sums in
 another order are rounded differently, and training amplifies it (docs/architecture.md)."""
-OF_THE_DAY = ("work", "training_s", "samples_per_s")
+OF_THE_DAY = ("work", "training_s", "samples_per_s", "loader_samples_per_s", "network_samples_per_s")
 PLACE = ("device", "versions", "processes")
 
 

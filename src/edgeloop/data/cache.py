@@ -70,14 +70,16 @@ def batches(
     shift: bool = False,
     limit: int | None = None,
     part: Callable[[int], slice] | None = None,
+    reuse: bool = False,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """One pass over `split` in batches of (uint8 [B, frames, H, W], float32 [B, 2]); the last may be smaller.
 
     With `rng` the order is shuffled, and with `shift` each batch takes its frames from a random place in the
     clips instead of their centre. Without `rng` the clips come in order. `limit` uses only the first `limit`
     clips of a permutation that is the same for every call. `part` gives, of the number of clips of a batch,
-    the rows to read: the others are left to other processes, which draw the same batches. Raises ValueError
-    for sizes that make no sense and for `shift` without `rng`.
+    the rows to read: the others are left to other processes, which draw the same batches. With `reuse` each
+    batch overwrites the clips of the one before, for a loop that has then done with them: fresh memory costs as
+    much as the copy. Raises ValueError for sizes that make no sense and for `shift` without `rng`.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
@@ -86,7 +88,7 @@ def batches(
     if shift and rng is None:
         raise ValueError("shift=True draws random windows: pass a generator as rng.")
     centre = _first_frame(split.clips.shape[1], frames)
-    return _batches(split, batch_size, rng, frames, centre, shift, limit, part)
+    return _batches(split, batch_size, rng, frames, centre, shift, limit, part, reuse)
 
 
 def _batches(
@@ -98,6 +100,7 @@ def _batches(
     shift: bool,
     limit: int | None,
     part: Callable[[int], slice] | None,
+    reuse: bool,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     order = np.arange(len(split))
     if limit is not None and limit < len(order):
@@ -105,11 +108,16 @@ def _batches(
     if rng is not None:
         order = rng.permutation(order)
     clips = np.asarray(split.clips)  # a plain view: indexing np.memmap costs more than the copy of a small batch
+    total, size = clips.shape[1], clips.shape[2:]
+    # Rows to be copied in one piece each: whole clips, or single frames of them.
+    rows = clips if frames == total else clips.reshape(-1, *size)
+    buffer = np.empty((min(batch_size, len(order)), frames, *size), np.uint8)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         if part is not None:
             chosen = chosen[part(len(chosen))]
-        first = int(rng.integers(clips.shape[1] - frames + 1)) if shift and rng is not None else centre
-        # np.take copies whole clips row by row; on a slice it would first copy the complete slice.
-        picked = np.take(clips, chosen, axis=0) if frames == clips.shape[1] else clips[chosen, first : first + frames]
-        yield picked, split.targets[chosen]
+        first = int(rng.integers(total - frames + 1)) if shift and rng is not None else centre
+        which = chosen if frames == total else chosen[:, None] * total + np.arange(first, first + frames)
+        picked = buffer[: len(chosen)] if reuse else np.empty((len(chosen), *buffer.shape[1:]), np.uint8)
+        # All indices are good; with mode="raise" numpy would copy twice.
+        yield np.take(rows, which, axis=0, out=picked, mode="clip"), split.targets[chosen]

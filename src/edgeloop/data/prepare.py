@@ -62,25 +62,24 @@ class _SplitWriter:
 
     def __init__(self, stack: ExitStack, folder: Path, name: str, clip_shape: tuple[int, ...]):
         self._clip_shape = clip_shape
-        self._targets_path = stack.enter_context(records.atomic(folder / f"{name}.targets.npy"))
+        self.targets_path = stack.enter_context(records.atomic(folder / f"{name}.targets.npy"))
         self.clips_path = stack.enter_context(records.atomic(folder / f"{name}.clips.npy"))
         index_path = stack.enter_context(records.atomic(folder / f"{name}.index.csv"))
         self._clips: BinaryIO = stack.enter_context(self.clips_path.open("wb"))
+        self._targets: BinaryIO = stack.enter_context(self.targets_path.open("wb"))
         self._index_file = stack.enter_context(index_path.open("w", newline=""))
         self._index = csv.writer(self._index_file, lineterminator="\n")
         self._index.writerow(INDEX_COLUMNS)
         self._hash = hashlib.sha256()
-        self.targets: list[tuple[float, float]] = []
-        self.lines = 0
+        self.clips = self.lines = 0
         self.layers: dict[str, set[str]] = {}
-        self._header()
+        self._headers()
 
-    def _header(self) -> None:
-        """Numpy leaves room in the header for the first axis to grow, so that it can be written again in
-        place.
-        """
-        header = {"descr": "|u1", "fortran_order": False, "shape": (len(self.targets), *self._clip_shape)}
-        np.lib.format.write_array_header_1_0(self._clips, header)
+    def _headers(self) -> None:
+        """Numpy leaves room in a header for the first axis to grow, so that it can be written again in place."""
+        for file, kind, shape in ((self._clips, "|u1", self._clip_shape), (self._targets, "<f4", (2,))):
+            header = {"descr": kind, "fortran_order": False, "shape": (self.clips, *shape)}
+            np.lib.format.write_array_header_1_0(file, header)
 
     def add(self, layer: raw.Layer, line: raw.Line, starts: Iterable[int], row: int, column: int) -> None:
         half, pixels = self._clip_shape[1] // 2, self._clip_shape[1]
@@ -94,7 +93,8 @@ class _SplitWriter:
             entry = [layer.object, layer.name, line.number, clip, line.first_frame + start, row, column]
             self._index.writerow(entry)
             self._hash.update(repr((entry, target)).encode())
-            self.targets.append(target)
+            self._targets.write(np.array(target, "<f4"))
+            self.clips += 1
         self.lines += 1
         self.layers.setdefault(layer.object, set()).add(layer.name)
 
@@ -102,18 +102,17 @@ class _SplitWriter:
         """Complete the files; returns the digest of their content."""
         end = self._clips.tell()
         self._clips.seek(0)
-        self._header()
-        if end != self._clips.tell() + len(self.targets) * int(np.prod(self._clip_shape)):
+        self._targets.seek(0)
+        self._headers()
+        if end != self._clips.tell() + self.clips * int(np.prod(self._clip_shape)):
             raise RuntimeError(f"{self.clips_path}: the header outgrew the room left for it. Please report this.")
-        self._clips.flush()
-        self._index_file.flush()
-        with self._targets_path.open("wb") as file:
-            np.save(file, np.array(self.targets, np.float32).reshape(-1, 2))
+        for file in (self._clips, self._targets, self._index_file):
+            file.flush()
         return self._hash.hexdigest()
 
     def summary(self) -> dict[str, Any]:
         return {
-            "clips": len(self.targets),
+            "clips": self.clips,
             "lines": self.lines,
             "layers": sum(len(names) for names in self.layers.values()),
             "objects": sorted(self.layers),
@@ -159,7 +158,7 @@ def _parity(stack: ExitStack, folder: Path, writer: _SplitWriter) -> None:
     clips = np.load(writer.clips_path, mmap_mode="r")
     count = min(PARITY_CLIPS, len(clips))
     chosen = ((np.arange(count) + 0.5) * len(clips) / max(count, 1)).astype(int)
-    targets = np.array(writer.targets, np.float32).reshape(-1, 2)
+    targets = np.load(writer.targets_path, mmap_mode="r")
     for name, content in (("parity", clips[chosen]), ("parity_targets", targets[chosen])):
         with stack.enter_context(records.atomic(folder / f"{name}.npy")).open("wb") as file:
             np.save(file, np.asarray(content))
@@ -177,7 +176,7 @@ def _messages(layers: Sequence[raw.Layer], writers: Mapping[str, _SplitWriter], 
     if withheld:
         messages.append(
             f"No laser_params in {', '.join(withheld)}: labels are withheld, so"
-            f" {len(writers['unlabelled'].targets)} clips of split 'unlabelled' serve prediction only."
+            f" {writers['unlabelled'].clips} clips of split 'unlabelled' serve prediction only."
         )
     numbering = Counter(layer.numbering for layer in layers if layer.labelled)
     if numbering["from 1"]:
@@ -282,7 +281,7 @@ def prepare(
 
 def _check_filled(writers: Mapping[str, _SplitWriter], names: str, problems: raw.Problems) -> None:
     """Raise a ValueError that says what to change when there is nothing to train on or to validate with."""
-    counts = {name: len(writer.targets) for name, writer in writers.items()}
+    counts = {name: writer.clips for name, writer in writers.items()}
     why = f" Left out: {_why(problems)}." if problems.counts else ""
     if not sum(counts.values()):
         raise ValueError(f"No usable clip in {names}.{why}")
