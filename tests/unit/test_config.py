@@ -85,6 +85,8 @@ WRONG = [
     ("search/halving", {"epochs": [2, 1]}, "'search.halving.epochs' is [2, 1], with 'training.epochs' at 1: expected"),
     ("search/halving", {"epochs": [1]}, "'search.halving.epochs' is [1], with 'training.epochs' at 1: expected"),
     ("search/halving", {"factor": 1}, "'search.halving.factor' is 1: expected at least 2"),
+    ("training/early_stopping", {"after": [0.3]}, "'training.early_stopping': after has 1 values and above 0"),
+    ("training/early_stopping", {"after": [1]}, "'training.early_stopping.after.0' is 1: expected less than 1"),
     ("screening/pool", -4, "'screening.pool' is -4: expected at least 0"),
     ("space", "config/spaces/nowhere.yaml", "'space': there is no file config/spaces/nowhere.yaml"),
     ("space", None, "'space' is None: expected string"),

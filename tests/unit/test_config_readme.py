@@ -11,8 +11,8 @@ from edge import Device
 from edgeloop import config as configuration
 from edgeloop import yamlfile
 from edgeloop.models import registry
+from edgeloop.recipe import Recipe
 from edgeloop.search.registry import STRATEGIES, strategy
-from edgeloop.training import Recipe
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = yamlfile.load(ROOT / "workflow/schemas/config.schema.yaml").value

@@ -73,6 +73,18 @@ def test_a_part_is_those_rows_of_the_batches_of_all(split):
             assert np.array_equal(whole[column], np.concatenate([half[column] for half in halves]))
 
 
+@pytest.mark.parametrize("frames", [16, 5])
+def test_batches_in_memory_that_is_used_again_are_the_same_batches(split, frames):
+    options = {"frames": frames, "shift": frames < 16}
+    fresh = list(batches(split, 4, rng=np.random.default_rng(1), **options))
+    again, place = batches(split, 4, rng=np.random.default_rng(1), reuse=True, **options), None
+    for (clips, targets), (reused, reused_targets) in zip(fresh, again, strict=True):
+        assert np.array_equal(clips, reused) and np.array_equal(targets, reused_targets)
+        assert place is None or np.shares_memory(place, reused)
+        place = reused
+    assert not np.shares_memory(fresh[0][0], fresh[1][0])
+
+
 @pytest.mark.parametrize(
     ("size", "options", "message"),
     [

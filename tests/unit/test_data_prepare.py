@@ -3,6 +3,9 @@
 import csv
 import json
 import re
+import subprocess
+import sys
+import textwrap
 import tracemalloc
 from pathlib import Path
 
@@ -374,6 +377,33 @@ def test_a_failed_run_leaves_the_former_cache_alone(healthy, tmp_path):
     with pytest.raises(ValueError, match="file_unreadable"):
         run([garbage(tmp_path / "C002.h5")], tmp_path / "cache")
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "cache").iterdir()}
+
+
+PREPARE = """
+    import resource, sys
+    from pathlib import Path
+    from edgeloop.data.prepare import prepare
+    split = {"validation": {"share": 0.5, "by": "layer"}}
+    prepare([Path(sys.argv[1])], Path(sys.argv[2]), source="test", lit_threshold=100, clips_per_line=1, split=split,
+            seed=1)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_the_memory_of_the_whole_process_does_not_grow_with_a_file_four_times_as_large(tmp_path):
+    def peak_mb(layers: int) -> float:
+        folder = tmp_path / str(layers)
+        folder.mkdir()
+        content = layer({n: line(18, size=96) for n in range(100)})  # 17 MB of frames
+        file = write(folder / "C001.h5", {f"layer{n:04d}": content for n in range(layers)})
+        command = [sys.executable, "-c", textwrap.dedent(PREPARE), str(file), str(folder / "cache")]
+        # Fresh processes: this one has had its peak.
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        assert len(open_split(folder / "cache", "train")) == 100 * layers // 2
+        return int(said) / 1024
+
+    small, large = peak_mb(4), peak_mb(16)  # 66 and 265 MB of frames
+    assert large < small + 16
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):

@@ -140,6 +140,18 @@ def test_two_processes_come_to_the_figures_of_one_and_see_each_clip_once(archite
     assert [file.name for file in weights.parent.iterdir()] == ["weights.pt"]
 
 
+def test_averages_and_intensity_are_those_of_one_process_in_two(folder, tmp_path):
+    candidate, settings = genotype(ema=0.2, intensity=0.1), Settings(epochs=2)
+    record = distributed.train(candidate, folder, settings, processes=2, weights_path=tmp_path / "weights.pt")
+    assert_same(record, alone(candidate, folder, settings))
+
+
+def test_a_hopeless_training_ends_in_all_processes(folder, tmp_path):
+    candidate, settings = genotype(), Settings(epochs=4, early_stopping={"after": [0.25], "above": [0.01]})
+    record = distributed.train(candidate, folder, settings, processes=2, weights_path=tmp_path / "weights.pt")
+    assert record["status"] == "failed" and record["stopped_early"]["epoch"] == 1 and len(record["history"]) == 1
+
+
 def test_legs_in_two_processes_come_to_the_weights_of_an_unbroken_training_in_two(folder, tmp_path):
     candidate, settings = genotype(CONV2D | {"dropout": 0.3}), Settings(epochs=3)
     unbroken, legs, checkpoint = (tmp_path / name for name in ("unbroken.pt", "legs.pt", "checkpoint.pt"))

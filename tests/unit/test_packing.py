@@ -180,7 +180,7 @@ def test_what_is_given_up_is_a_failed_record_with_empty_files_and_the_finished_s
 
 def genotype(lr, width=4):
     architecture = {"family": "conv2d", "widths": [width], "frames": 4, "pixels": 25}
-    return {"architecture": architecture, "precision": "fp32", "training": {"lr": lr, "optimizer": "adam"}}
+    return {"architecture": architecture, "precision": "fp32", "training": {"lr": lr, "optimizer": "adam", "ema": 0.1}}
 
 
 def train_packed(folder):

@@ -12,8 +12,9 @@ import torch
 from edgeloop.data.cache import Split
 from edgeloop.evaluation import evaluate, rmse
 from edgeloop.progress import progress
+from edgeloop.recipe import Average, Recipe, brightened, turned
 from edgeloop.records import candidate_id, canonical_json
-from edgeloop.training import Leg, Recipe, Settings, load, train, turned
+from edgeloop.training import Leg, Settings, load, train
 
 ARCHITECTURES = [
     {"family": "conv2d", "widths": [8, 16], "dropout": 0.2},
@@ -58,7 +59,11 @@ def test_a_candidate_trains_to_the_same_weights_twice_whatever_ran_before(archit
     assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "two.pt").read_bytes()
 
 
-@pytest.mark.parametrize("recipe", [{}, {"optimizer": "adam", "schedule": "step", "step_size": 1}], ids=str)
+@pytest.mark.parametrize(
+    "recipe",
+    [{}, {"optimizer": "adam", "schedule": "step", "step_size": 1}, {"ema": 0.1, "intensity": 0.1}],
+    ids=str,
+)
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a["family"])
 def test_a_training_in_legs_comes_to_the_weights_of_an_unbroken_one(architecture, recipe, tmp_path):
     settings, candidate = Settings(epochs=4), genotype(architecture, **recipe)
@@ -220,6 +225,70 @@ def test_augmentation_gives_each_of_the_eight_symmetries_and_nothing_else():
     batch = turned(np.repeat(clip, 16, axis=0), np.random.default_rng(1))
     assert {one.tobytes() for one in batch} == symmetries
     assert len(turned(clip, np.random.default_rng(1))) == 1
+
+
+def test_intensity_makes_each_clip_brighter_or_darker_by_a_factor_of_its_own():
+    clips = torch.full((400, 2, 3, 3), 100, dtype=torch.uint8)
+    clips[:, 1] = 250
+    bright = brightened(clips, 0.1, np.random.default_rng(0))
+    assert bright.dtype == torch.uint8 and bright.shape == clips.shape
+    counts = bright[:, 0, 0, 0].double()
+    assert (bright[:, 0] == bright[:, 0, :1, :1]).all()  # all pixels of a clip alike
+    assert counts.min() >= np.floor(100 * np.exp(-0.1)) and counts.max() <= np.ceil(100 * np.exp(0.1))
+    assert counts.min() < 93 and counts.max() > 107 and abs(counts.mean() - 100) < 1
+    assert bright[:, 1].max() == 255  # cut off, not wrapped around
+    assert torch.equal(brightened(clips, 0.0, np.random.default_rng(0)), clips)
+
+
+def test_a_part_of_a_batch_is_brightened_as_in_the_whole():
+    clips = torch.full((11, 2, 3, 3), 100, dtype=torch.uint8)
+    whole = brightened(clips, 0.5, np.random.default_rng(1))
+    for low, high in ((0, 4), (4, 4), (4, 11)):
+        part = brightened(clips[low:high], 0.5, np.random.default_rng(1), first=low, batch=11)
+        assert torch.equal(part, whole[low:high])
+
+
+def test_averages_follow_the_weights_by_their_horizon_and_forget_the_beginning():
+    network = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.BatchNorm1d(1))
+    average = Average(network, horizon=20)
+    values, weights = np.random.default_rng(0).normal(size=300), []
+    for step, value in enumerate(values, start=1):
+        with torch.no_grad():
+            network[0].weight.fill_(value)
+            network[1].running_mean.fill_(value)
+            network[1].num_batches_tracked.fill_(step)
+        average.update()
+        weights = [each * (1 - max(1 / 20, 9 / (10 + step))) for each in weights] + [max(1 / 20, 9 / (10 + step))]
+    expected = float(np.dot(weights, values))
+    assert sum(weights) == pytest.approx(1, abs=1e-6)  # nothing is left of the weights of the start
+    assert average.model[0].weight.item() == pytest.approx(expected, abs=1e-5)
+    assert average.model[1].running_mean.item() == pytest.approx(expected, abs=1e-5)
+    assert average.model[1].num_batches_tracked == 300
+    assert network[0].weight.item() == pytest.approx(values[-1])
+
+
+def test_what_is_validated_and_kept_are_the_averages(tmp_path, monkeypatch):
+    networks = []
+    monkeypatch.setattr("edgeloop.training.Average", lambda *given: networks.append(Average(*given)) or networks[-1])
+    candidate, path = genotype(ema=0.5), tmp_path / "weights.pt"
+    record = train(candidate, TRAIN, VALIDATION, Settings(epochs=1), weights_path=path)
+    kept = load(candidate["architecture"], path)
+    assert evaluate(kept, VALIDATION, frames=16)["rmse"] == pytest.approx(record["val_rmse"], rel=1e-5)
+    averages = networks[0].model.state_dict()
+    assert all(torch.equal(value, averages[key]) for key, value in kept.state_dict().items())
+    # 101 clips are ten steps of ten clips: the last clip, alone, makes none.
+    assert networks[0].horizon == 0.5 * 10 and networks[0].steps == 10
+
+
+def test_the_record_says_what_batches_and_steps_alone_would_reach(tmp_path):
+    leg = Leg(until=1, checkpoint=tmp_path / "checkpoint")
+    first = train(genotype(), TRAIN, VALIDATION, Settings(epochs=3), leg=leg)
+    both = train(genotype(), TRAIN, VALIDATION, Settings(epochs=3), leg=Leg(start=leg.checkpoint))
+    for record in (first, both):
+        clips = record["training_clips"] * len(record["history"])
+        loader_s, network_s = clips / record["loader_samples_per_s"], clips / record["network_samples_per_s"]
+        # One after the other they are nearly all of the training; the rest is the bookkeeping of an epoch.
+        assert 0.7 < (loader_s + network_s) * record["samples_per_s"] / clips <= 1.001
 
 
 def test_a_part_of_a_batch_turns_as_it_does_in_the_whole():
