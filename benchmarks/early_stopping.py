@@ -6,7 +6,7 @@ with the lowest final errors, and of the front (final error and multiply-accumul
 `error` is the lowest final error that a stopped training came to, against the mean predictor's.
 
     python benchmarks/early_stopping.py [--space config/spaces/meltpool.yaml] [--preset realistic] [--networks 32]
-        [--lines 2000] [--epochs 10] [--json OUT]
+        [--lines 2000] [--epochs 10] [--most-mmac 4] [--json OUT]
 """
 
 import argparse
@@ -20,6 +20,7 @@ from tabulate import tabulate
 
 from edgeloop import config, training
 from edgeloop.early_stopping import EarlyStopping, mean_rmse
+from edgeloop.models import registry
 from edgeloop.progress import progress
 from edgeloop.records import candidate_id, write_json
 from edgeloop.search import pareto
@@ -71,6 +72,7 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=32)
     parser.add_argument("--lines", type=int, default=2000)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--most-mmac", type=float, default=1e6, help="leave larger networks out (default none)")
     parser.add_argument("--seed", type=int, default=0, help="of the networks that are drawn")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -78,6 +80,8 @@ def main() -> None:
     drawn: dict[str, dict[str, Any]] = {}
     while len(drawn) < options.networks:
         genotype = space.sample(rng)
+        if registry.size(genotype["architecture"])["macs"] > 1e6 * options.most_mmac:
+            continue
         drawn[candidate_id(genotype)] = genotype
     settings = training.Settings(epochs=options.epochs, device="cpu")
     with tempfile.TemporaryDirectory() as name:
@@ -109,7 +113,13 @@ def main() -> None:
     print(tabulate(cells, heads, disable_numparse=True, colalign=["right"] * len(heads)))
     if options.json:
         curves = {record["candidate"]: [epoch["val_rmse"] for epoch in record["history"]] for record in good}
-        about = {"networks": len(good), "epochs": options.epochs, "preset": options.preset, "space": space.name}
+        about = {
+            "networks": len(good),
+            "most_mmac": options.most_mmac,
+            "epochs": options.epochs,
+            "preset": options.preset,
+            "space": space.name,
+        }
         write_json(options.json, {**about, "clips": clips, "mean_rmse": of_mean, "rules": rows, "val_rmse": curves})
 
 
