@@ -3,6 +3,7 @@
 import numpy as np
 
 from edgeloop import bundle, bundle_card
+from edgeloop.data.cache import Split
 from edgeloop.export import export
 from edgeloop.models import registry
 
@@ -77,15 +78,17 @@ def clips(count=6, frames=16):
     return np.random.default_rng(1).integers(0, 256, (count, frames, 41, 41), dtype=np.uint8)
 
 
-def make_bundle(folder, *, outputs_off_by=0.0):
+def make_bundle(folder, *, outputs_off_by=0.0, precision="fp32"):
     """The path of a bundle, and the network's outputs for `clips()`, [n, 2] in mm/s and W."""
-    model = registry.build(GENOTYPE["architecture"])
-    record = export(model, folder / "model.onnx", frames=8, clips=clips())
+    model, validation = registry.build(GENOTYPE["architecture"]), Split(clips(), np.ones((6, 2), np.float32))
+    record = export(
+        model, folder / "model.onnx", frames=8, clips=clips(), precision=precision, calibration=clips(frames=8),
+        validation=validation,
+    )  # fmt: skip
     seeds = {1: training(0.2, 0.3), 2: training(0.1, 0.4)}
     seeds[2]["export"] = record
-    card = bundle_card.build(
-        CANDIDATE, GENOTYPE, seeds, chosen=2, enrolments={"bench": {"fingerprint": FINGERPRINT}}, cache=CACHE
-    )
+    genotype, enrolments = GENOTYPE | {"precision": precision}, {"bench": {"fingerprint": FINGERPRINT}}
+    card = bundle_card.build(CANDIDATE, genotype, seeds, chosen=2, enrolments=enrolments, cache=CACHE)
     outputs = np.asarray(record["outputs"])
     bundle.write(
         folder / "bundle.zip",

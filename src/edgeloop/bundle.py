@@ -30,8 +30,8 @@ def write(
 ) -> None:
     """Write the bundle `path`; equal arguments give equal bytes.
 
-    card: of `bundle_card.build`. clips: uint8 [n, T, 41, 41], of which the first few become the self-test, with
-    PyTorch's `outputs` [n, 2] for them, in [900 mm/s, 215 W]; on the device they may differ by `tolerance`.
+    card: of `bundle_card.build`. clips: uint8 [n, T, 41, 41], of which the first few become the self-test, with the
+    export record's `outputs` [n, 2] for them, in [900 mm/s, 215 W]; on the device they may differ by `tolerance`.
     """
     scale = np.asarray(TARGET_SCALE)
     count = min(SELF_TEST_CLIPS, len(outputs))

@@ -8,12 +8,14 @@ from tabulate import tabulate
 from edgeloop import finalists
 from edgeloop.data.cache import TARGET_SCALE
 from edgeloop.models import preprocess, registry
+from edgeloop.precision import deployed
 from edgeloop.records import SCHEMA_VERSION, Genotype
 
 OF_DEVICE = ("provider", "threads", "measured_at")
 OF_BATCH = ("batch_size", "latency_ms", "latency_p50_ms", "latency_p99_ms", "peak_memory_mb")
 TRAINED = ("epochs", "training_clips", "best_epoch", "device", "versions", "val_rmse_speed_mm_s", "val_rmse_power_w")
 EXPORTED = ("model_sha256", "bytes", "opset", "operators", "max_abs_difference")
+IN_PYTORCH = ("val_rmse_speed_mm_s", "val_rmse_power_w")
 
 
 def build(
@@ -30,7 +32,8 @@ def build(
     It has figures of records and nothing of its own: no time, no path, no name of a machine.
     """
     records = seeds[chosen]
-    train, export, test = records["train"], records["export"], records["test"]
+    export, test = records["export"], records["test"]
+    train = deployed(records["train"], export)
     genes = registry.parse(genotype["architecture"])
     splits = cache["splits"]
     return {
@@ -39,7 +42,7 @@ def build(
         "genotype": genotype,
         "parameters": train["parameters"],
         "macs": train["macs"],
-        "model": {key: export[key] for key in EXPORTED},
+        "model": {key: export[key] for key in EXPORTED} | _converted(records),
         "input": {
             "name": "clip",
             "type": "uint8",
@@ -88,6 +91,18 @@ def build(
             }
             for device, record in records["measured"].items()
         },
+    }
+
+
+def _converted(records: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a model in another precision than fp32: which, and what the conversion has changed."""
+    train, export = records["train"], records["export"]
+    if "precision" not in export:
+        return {}
+    return {
+        "precision": export["precision"],
+        "converted_max_abs_difference": export["converted_max_abs_difference"],
+        "in_pytorch": {key: train[key] for key in IN_PYTORCH},
     }
 
 
@@ -156,6 +171,7 @@ def as_text(card: Mapping[str, Any]) -> str:
         "",
         _quality(card),
         "",
+        *_as_trained(card),
         "The seed was chosen by the validation clips. "
         + (
             f"Test: {test['clips']:,} clips of {', '.join(test['objects'])}, which nothing in the search has read."
@@ -209,6 +225,18 @@ def _quality(card: Mapping[str, Any]) -> str:
         tablefmt="github",
         disable_numparse=True,
     )
+
+
+def _as_trained(card: Mapping[str, Any]) -> list[str]:
+    if "precision" not in card["model"]:
+        return []
+    model, before = card["model"], card["model"]["in_pytorch"]
+    return [
+        f"These are the errors of `model.onnx`, which computes in {model['precision']}. As it was trained, before the "
+        f"conversion, the network had {before['val_rmse_speed_mm_s']:.1f} mm/s and {before['val_rmse_power_w']:.2f} W "
+        "on the validation clips.",
+        "",
+    ]
 
 
 def _latency(card: Mapping[str, Any]) -> str:

@@ -36,7 +36,9 @@ parser.add_argument("--self-test", action="store_true", help="known clips, known
 parser.add_argument("--provider", action="append", help="of onnxruntime, the preferred first [CPUExecutionProvider]")
 options = parser.parse_args()
 providers = options.provider or ["CPUExecutionProvider"]
-session = onnxruntime.InferenceSession(os.path.join(HERE, "model.onnx"), providers=providers)
+settings = onnxruntime.SessionOptions()
+settings.add_session_config_entry("session.x64quantprecision", "1")  # int8 on x86 without VNNI: no saturation
+session = onnxruntime.InferenceSession(os.path.join(HERE, "model.onnx"), settings, providers=providers)
 for name in options.clips:
     clips = numpy.load(name)
     for number, (speed, power) in enumerate(predict(session, clips if clips.ndim == 4 else clips[None])):

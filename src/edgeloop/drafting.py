@@ -43,9 +43,10 @@ def _draft(folder: Path, name: str, entry: Mapping[str, Any]) -> str | None:
 
     torch.set_num_threads(1)
     try:
-        export_untrained(entry["architecture"], folder / f"{name}.onnx")
+        record = export_untrained(entry["architecture"], folder / f"{name}.onnx", precision=entry["precision"])
     except (RuntimeError, ValueError, MemoryError) as error:  # the exporter's own errors are RuntimeErrors
-        reason = f"cannot be exported: {str(error).splitlines()[0]}"
-        write_json(folder / f"{name}.failed.json", failed(reason))
-        return reason
+        record = failed(f"cannot be exported: {str(error).splitlines()[0]}")
+    if record["status"] == "failed":
+        write_json(folder / f"{name}.failed.json", failed(record["reason"]))
+        return record["reason"]
     return None

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgeloop.precision import deployed
 from edgeloop.records import read_json
 
 FIGURES = (
@@ -80,7 +81,7 @@ def together(seeds: Seeds) -> dict[str, Any]:
         return {"mean": statistics.fmean(known), "std": std, "values": known}
 
     def of(records: Mapping[str, Any], figure: str) -> float | None:
-        record = records["test" if figure.startswith("test_") else "train"]
+        record = records["test"] if figure.startswith("test_") else deployed(records["train"], records["export"])
         return record.get(figure) if record["status"] == "ok" else None
 
     def timed(device: str) -> dict[int, list[Mapping[str, Any]]]:
@@ -119,4 +120,4 @@ def choose(seeds: Seeds) -> int | None:
     """The seed whose weights are deployed: that of the lowest validation RMSE, never chosen by the test; None when all
     failed."""
     good = [seed for seed in sorted(seeds) if failure(seeds[seed]) is None]
-    return min(good, key=lambda seed: seeds[seed]["train"]["val_rmse"], default=None)
+    return min(good, key=lambda seed: deployed(seeds[seed]["train"], seeds[seed]["export"])["val_rmse"], default=None)

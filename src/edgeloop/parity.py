@@ -34,20 +34,27 @@ def first_clips(file: str | Path, count: int) -> Iterator[Path]:
         yield part
 
 
-def compare(outputs: np.ndarray, expected: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
-    """Figures of the device's `outputs` beside PyTorch's `expected` on the same clips; all [n, 2], normalised.
+def compare(
+    outputs: np.ndarray, expected: np.ndarray, targets: np.ndarray, *, pytorch: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Figures of the device's `outputs` beside the `expected` ones on the same clips; all [n, 2], normalised.
 
-    `rmse` and `rmse_pytorch` are joint RMSEs against `targets`, on these clips only.
+    `rmse` and `rmse_pytorch` are joint RMSEs against `targets`, on these clips only. What is expected are PyTorch's
+    outputs, unless these are given on their own, as `pytorch`: then those of a converted file are expected, and by how
+    much the device's outputs differ from PyTorch's is `pytorch_max_abs_difference`.
     """
     outputs, expected, targets = (np.asarray(array, float) for array in (outputs, expected, targets))
     if not outputs.shape == expected.shape == targets.shape:
         raise ValueError(
-            f"the device returned outputs of shape {outputs.shape}; expected {expected.shape} as PyTorch gave, "
+            f"the device returned outputs of shape {outputs.shape}; expected {expected.shape} as the export gave, "
             f"and as the targets have, {targets.shape}"
         )
-    return {
+    figures = {
         "parity_clips": len(outputs),
         "parity_max_abs_difference": float(np.abs(outputs - expected).max()),
         "rmse": rmse(outputs, targets)["rmse"],
-        "rmse_pytorch": rmse(expected, targets)["rmse"],
+        "rmse_pytorch": rmse(expected if pytorch is None else np.asarray(pytorch, float), targets)["rmse"],
     }
+    if pytorch is not None:
+        figures["pytorch_max_abs_difference"] = float(np.abs(outputs - np.asarray(pytorch, float)).max())
+    return figures

@@ -7,6 +7,7 @@ counts but the number of threads.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 FLOPS_OF_THREAD = 5e9
 FLOPS_OF_GPU = 5e12
@@ -65,11 +66,16 @@ def training_demand(
     return Demand(threads, math.ceil(mem_mb), usual.runtime_min + math.ceil(2 * flops / speed / 60))
 
 
-def export_demand(sizes: Sequence[Mapping[str, int]]) -> Demand:
-    """What one job needs that exports networks of `sizes`, one after the other."""
+def export_demand(sizes: Sequence[Mapping[str, Any]], *, validation_clips: int) -> Demand:
+    """What one job needs that exports networks of `sizes`, one after the other.
+
+    A size has `precision`, too: a network that is converted is validated anew.
+    """
     usual = USUAL["export"]
     largest = max((20 * size["parameters"] + 8 * size["activations"] for size in sizes), default=0)
-    return Demand(usual.cpus, usual.mem_mb + math.ceil(largest / 1e6), usual.runtime_min + len(sizes))
+    flops = sum(2 * size["macs"] for size in sizes if size["precision"] != "fp32") * validation_clips
+    runtime_min = usual.runtime_min + len(sizes) + math.ceil(2 * flops / FLOPS_OF_THREAD / 60)
+    return Demand(usual.cpus, usual.mem_mb + math.ceil(largest / 1e6), runtime_min)
 
 
 def _training_mb(size: Mapping[str, int]) -> float:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from edgeloop import yamlfile
+from edgeloop.precision import PRECISIONS
 from edgeloop.records import Genotype, canonical_json
 from edgeloop.space import Gene, Space
 from edgeloop.yamlfile import Where, YamlFile
 
-PRECISIONS = ("fp32",)
 RANGES = ("uniform", "log_uniform", "integer")
 CHECKED_POINTS = 300
 

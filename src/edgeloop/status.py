@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from edgeloop import journal, populations
+from edgeloop.precision import deployed
 from edgeloop.records import read_json
 from edgeloop.search import pareto
 from edgeloop.search.costs import violation
@@ -246,7 +247,7 @@ def _candidate(
     found = {stage: folder / file for stage, file in (short | files).items()}
     records = {stage: read_json(file) for stage, file in found.items() if file.exists()}
     broken = next((record["reason"] for record in records.values() if record["status"] == "failed"), None)
-    train, feasible = records.get("train", {}), None
+    train, feasible = deployed(records.get("train", {}), records.get("export", {})), None
     if broken is None and files.keys() <= records.keys():
         feasible = violation({device: records[device] for device in limits}, limits) <= 0
     return {

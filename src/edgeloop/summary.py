@@ -6,6 +6,7 @@ from typing import Any
 from tabulate import tabulate
 
 from edgeloop import finalists
+from edgeloop.precision import deployed
 from edgeloop.records import SCHEMA_VERSION, Genotype
 
 QUALITY = ("val_rmse", "val_rmse_speed_mm_s", "val_rmse_power_w")
@@ -49,7 +50,7 @@ def build(
     def entry(name: str) -> dict[str, Any]:
         final = finalists.together(finals[name]) if name in finals else None
         figures = {device: side_by_side(device, name) for device in measured}
-        return _entry(name, known[name], train[name], figures, final)
+        return _entry(name, known[name], deployed(train[name], export[name]), figures, final)
 
     shown = {baselines[name]: entry(name) for name in baselines}
     front = [

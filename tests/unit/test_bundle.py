@@ -78,6 +78,22 @@ def test_the_self_test_passes_as_delivered_and_fails_on_another_network(made, tm
     assert done.returncode == 1 and "self-test FAILED" in done.stdout
 
 
+def test_a_bundle_in_int8_tests_and_tells_what_it_computes_itself(tmp_path):
+    path, outputs = make_bundle(tmp_path, precision="int8")
+    zipfile.ZipFile(path).extractall(tmp_path / "there")
+    assert predict(tmp_path / "there", "--self-test").returncode == 0
+    known = np.load(tmp_path / "there/self-test.npz")
+    np.testing.assert_allclose(known["outputs"], outputs[:4])
+    card = json.loads((tmp_path / "there/model-card.json").read_text())
+    model = card["model"]
+    # The records say 0.1 of the training; what was deployed has errors of its own.
+    assert model["precision"] == "int8" and model["in_pytorch"]["val_rmse_speed_mm_s"] == pytest.approx(90)
+    errors = np.sqrt(np.mean((outputs - [900, 215]) ** 2, axis=0))
+    assert [card["training"][f"val_rmse_{key}"] for key in ("speed_mm_s", "power_w")] == pytest.approx(errors)
+    text = (tmp_path / "there/model-card.md").read_text()
+    assert "computes in int8" in text and "90.0 mm/s" in text and f"{errors[0]:.1f}" in text
+
+
 @pytest.mark.parametrize(
     "wrong", [np.zeros((16, 41, 41)), np.zeros((4, 41, 41), np.uint8), np.zeros((16, 40, 41), "u1")]
 )
@@ -90,7 +106,7 @@ def test_clips_that_do_not_fit_are_refused_with_what_was_expected(made, tmp_path
 def test_the_program_is_short_and_runs_on_python_3_8(made):
     text = bundle.PREDICT.read_text()
     ast.parse(text, feature_version=(3, 8))
-    assert len(text.splitlines()) <= 50
+    assert len(text.splitlines()) <= 52
     imported = {
         alias.name for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import) for alias in node.names
     }

@@ -61,6 +61,12 @@ def test_what_fails_with_every_seed_has_no_figure():
     assert found["test_rmse"] is None and found["chosen"] is None and found["device"] == {"bench": {}}
 
 
+def test_of_networks_that_were_converted_the_file_decides_which_is_deployed():
+    seeds = {1: training(0.1, 0.1), 2: training(0.2, 0.2)}
+    seeds[1]["export"] |= {"precision": "int8", "val_rmse": 0.4}
+    assert finalists.choose(seeds) == 2
+
+
 def test_the_weights_to_deploy_are_chosen_by_validation_and_not_by_the_test():
     assert finalists.choose({1: training(0.2, 0.1), 2: training(0.1, 0.9)}) == 2
     broken = training(0.01, 0.1)

@@ -35,6 +35,13 @@ def test_a_pack_needs_the_memory_of_those_side_by_side_and_the_time_of_all():
     assert four.runtime_min - usual.runtime_min == pytest.approx(2 * (one.runtime_min - usual.runtime_min), rel=0.01)
 
 
+def test_an_export_that_converts_has_the_time_to_validate_anew():
+    sizes = [LARGE | {"precision": precision} for precision in ("fp32", "int8")]
+    plain, both = (resources.export_demand(part, validation_clips=1000) for part in (sizes[:1] * 2, sizes))
+    assert both.runtime_min - plain.runtime_min == pytest.approx(2 * 2 * LARGE["macs"] * 1000 / 5e9 / 60, abs=1)
+    assert both.mem_mb == plain.mem_mb
+
+
 def test_memory_and_time_double_with_each_attempt_up_to_what_there_is():
     assert [resources.memory_mb(4000, None, attempt, 4) for attempt in (1, 2, 3)] == [4000, 8000, 16000]
     assert [resources.memory_mb(4000, 10_000, attempt, 4) for attempt in (1, 2, 3)] == [4000, 8000, 10_000]

@@ -139,7 +139,7 @@ def test_numbered_genes_make_a_list_as_long_as_its_conditions_allow():
             "line 4: gene 'training:lr': uniform needs two numbers",
         ),
         ("  lr: {log_uniform: [1.0e-3, 1.0e-2]}", "  rate: 0.1", "line 4: unknown gene 'rate' of 'training'"),
-        ("precision: [fp32]", "precision: [fp64]", "line 2: unknown precision 'fp64'"),
+        ("precision: [fp32]", "precision: [int8, fp64]", "line 2: unknown precision 'fp64'"),
         ("name: small", "title: small", "line 1: unknown key 'title'"),
         ("name: small", "name: [", "is not valid YAML"),
     ],

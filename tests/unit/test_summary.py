@@ -99,6 +99,15 @@ def test_the_best_is_the_first_of_the_front_and_a_network_over_budget_is_not_in_
     assert found["best"]["device"]["bench"]["latency_p99_ms"] == 0.4
 
 
+def test_a_network_in_int8_has_the_quality_of_its_file_also_as_a_finalist(run):
+    run["export"][BEST] |= {"val_rmse": 0.12, "val_rmse_speed_mm_s": 108.0, "val_rmse_power_w": 26.0}
+    run["finals"][BEST][2]["export"] |= {"val_rmse": 0.3}
+    best = summary.build(**run)["best"]
+    assert (best["val_rmse"], best["val_rmse_speed_mm_s"], best["val_rmse_power_w"]) == (0.12, 108.0, 26.0)
+    assert best["against"]["by-hand"]["quality_gain"] == pytest.approx(0.3 / 0.12)
+    assert best["finalist"]["val_rmse"]["values"] == [0.1, 0.3]
+
+
 def test_speedup_is_of_one_session_and_quality_gain_of_one_split(run):
     against = summary.build(**run)["front"][1]["against"]["by-hand"]
     assert against["speedup"] == {"bench": 16.0}

@@ -56,12 +56,17 @@ def finalist_training(wildcards):
     }
 
 
-def training_clips(most):
-    """How many clips a training of at most `most` reads; an assumption as long as the data are not prepared."""
+def clips_of(split):
+    """How many clips a split has; an assumption as long as the data are not prepared."""
     cache_file = Path("results/data/cache.json")
-    clips = resources.UNKNOWN_CLIPS
-    if cache_file.exists():
-        clips = json.loads(cache_file.read_text())["splits"]["train"]["clips"]
+    if not cache_file.exists():
+        return resources.UNKNOWN_CLIPS
+    return json.loads(cache_file.read_text())["splits"][split]["clips"]
+
+
+def training_clips(most):
+    """How many clips a training of at most `most` reads."""
+    clips = clips_of("train")
     return min(clips, most or clips)
 
 
@@ -75,8 +80,13 @@ def size_of(candidate):
     about = json.loads(file.read_text())
     if "size" not in about:
         return None
-    batch_size = about["genotype"]["training"].get("batch_size", 32)
-    return {**about["size"], "batch_size": batch_size}
+    genotype = about["genotype"]
+    batch_size = genotype["training"].get("batch_size", 32)
+    return {
+        **about["size"],
+        "batch_size": batch_size,
+        "precision": genotype["precision"],
+    }
 
 
 def demand(stage, wildcards):
@@ -85,7 +95,7 @@ def demand(stage, wildcards):
         return resources.USUAL[stage]
     sizes = [size for size in map(size_of, members_of_job(wildcards)) if size]
     if stage == "export":
-        return resources.export_demand(sizes)
+        return resources.export_demand(sizes, validation_clips=clips_of("validation"))
     training = finalist_training(wildcards) if wildcards.get("seed") else TRAINING
     return resources.training_demand(
         sizes,

@@ -9,7 +9,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from edge import Device
-from edgeloop import apart, devices, journal, summary, yamlfile
+from edgeloop import apart, devices, journal, precision, summary, yamlfile
 from edgeloop import config as configuration
 from edgeloop.archive import ArchiveError, name_of, sources
 from edgeloop.fingerprint import code

@@ -70,6 +70,6 @@ rule summarise:
             key: config["search"][key]
             for key in ("strategy", "seed", "max_generations")
         },
-        code=code("edgeloop.summary", "edgeloop.finalists"),
+        code=code("edgeloop.summary", "edgeloop.finalists", "edgeloop.precision"),
     script:
         "../scripts/summarise.py"

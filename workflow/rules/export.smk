@@ -7,6 +7,9 @@ rule export:
         train="results/candidates/{candidate}/train.json",
         weights="results/candidates/{candidate}/weights.pt",
         parity="results/data/parity.npy",
+        # Read where the precision is not fp32: to calibrate, and for the quality of what is deployed.
+        train_clips=split_files("train"),
+        validation=split_files("validation"),
     output:
         record="results/candidates/{candidate}/export.json",
         model="results/candidates/{candidate}/model.onnx",
@@ -22,6 +25,12 @@ rule export:
     resources:
         **cluster_resources("export"),
     params:
-        code=code("edgeloop.export", "edgeloop.parity", "edgeloop.models"),
+        code=code(
+            "edgeloop.export",
+            "edgeloop.conversion",
+            "edgeloop.parity",
+            "edgeloop.rmse",
+            "edgeloop.models",
+        ),
     script:
         "../scripts/export.py"

@@ -48,6 +48,8 @@ use rule export as export_finalist with:
         train=f"{OF_FINALIST}/train.json",
         weights=f"{OF_FINALIST}/weights.pt",
         parity=rules.export.input.parity,
+        train_clips=rules.export.input.train_clips,
+        validation=rules.export.input.validation,
     output:
         record=f"{OF_FINALIST}/export.json",
         model=f"{OF_FINALIST}/model.onnx",
@@ -78,6 +80,8 @@ rule evaluate:
         genotype=ancient("results/candidates/{candidate}/genotype.json"),
         train=f"{OF_FINALIST}/train.json",
         weights=f"{OF_FINALIST}/weights.pt",
+        export=f"{OF_FINALIST}/export.json",
+        model=f"{OF_FINALIST}/model.onnx",
         clips=split_files("test"),
         index="results/data/test.index.csv",
     output:
@@ -105,6 +109,7 @@ rule evaluate:
         code=code(
             "edgeloop.final_test",
             "edgeloop.evaluation",
+            "edgeloop.export",
             "edgeloop.rmse",
             "edgeloop.models",
             "edgeloop.data.cache",
@@ -136,11 +141,12 @@ rule bundle:
     envmodules:
         *MODULES,
     params:
-        tolerance=config["parity"]["tolerance"],
+        tolerances=rules.measure.params.tolerances,
         code=code(
             "edgeloop.bundle",
             "edgeloop.bundle_card",
             "edgeloop.bundle_predict",
+            "edgeloop.precision",
             "edgeloop.finalists",
         ),
     script:

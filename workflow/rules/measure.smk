@@ -25,7 +25,7 @@ rule measure:
         device=way_to_device,
         batch_sizes=further_batch_sizes,
         timing=config["measurement"],
-        tolerance=config["parity"]["tolerance"],
+        tolerances=precision.tolerances(config["parity"]),
         code=code("edge", "edgeloop.parity", "edgeloop.rmse"),
     script:
         "../scripts/measure.py"

@@ -55,6 +55,8 @@ rule export_pack:
         genotypes=genotypes_of_pack,
         train="results/packs/{pack}/train",
         parity="results/data/parity.npy",
+        train_clips=rules.export.input.train_clips,
+        validation=rules.export.input.validation,
     output:
         directory("results/packs/{pack}/export"),
     log:

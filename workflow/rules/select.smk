@@ -33,6 +33,7 @@ rule select:
             "edgeloop.search.state",
             "edgeloop.search.pareto",
             "edgeloop.search.costs",
+            "edgeloop.precision",
         ),
     script:
         "../scripts/select.py"

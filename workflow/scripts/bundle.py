@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 logger = log.start(snakemake.log[0], "bundle")
 name, target = snakemake.wildcards.candidate, Path(snakemake.output[0])
 seeds = finalists.by_seed(snakemake.input.records)[name]
-chosen = finalists.choose(seeds)
+chosen, genotype = finalists.choose(seeds), read_json(snakemake.input.genotype)["genotype"]
 if chosen is None:
     target.write_bytes(b"")
     logger.info("%s: no bundle, every training failed: %s", name, finalists.failure(seeds[min(seeds)]))
@@ -27,7 +27,7 @@ else:
         target,
         bundle_card.build(
             name,
-            read_json(snakemake.input.genotype)["genotype"],
+            genotype,
             seeds,
             chosen=chosen,
             enrolments={Path(file).stem: read_json(file) for file in snakemake.input.enrolments},
@@ -36,6 +36,6 @@ else:
         model=next(Path(file) for file in snakemake.input.models if Path(file).parent.name == str(chosen)).read_bytes(),
         clips=np.load(snakemake.input.parity, mmap_mode="r"),
         outputs=np.asarray(seeds[chosen]["export"]["outputs"]),
-        tolerance=snakemake.params.tolerance,
+        tolerance=snakemake.params.tolerances[genotype["precision"]],
     )
     logger.info("%s: %s, %d bytes, seed %d", name, target, target.stat().st_size, chosen)

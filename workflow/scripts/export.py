@@ -1,8 +1,9 @@
 """Export one candidate to ONNX.
 
-in:   its genotype, its weights, and a fixed set of clips
-out:  one self-contained ONNX file, and the export record with PyTorch's outputs on the clips; a failed training is
-      passed on
+in:   its genotype, its weights, and a fixed set of clips; for another precision than fp32 the training split, to
+      calibrate on, and the validation split
+out:  one self-contained ONNX file, and the export record with the outputs on the clips that a device has to come to; a
+      failed training is passed on
 """
 
 import time
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeloop import attempts, log, parity
+from edgeloop import attempts, log
 from edgeloop.records import failed, read_json, write_json
 
 if TYPE_CHECKING:
@@ -27,16 +28,15 @@ if train["status"] == "failed":
 elif reason := attempts.given_up(snakemake.resources.attempt):
     record = failed(f"export {reason}")
 else:
-    from edgeloop import training
-    from edgeloop.export import export
-    from edgeloop.models import registry
+    from edgeloop.export import export_candidate
 
-    architecture = candidate["genotype"]["architecture"]
-    record = export(
-        training.load(architecture, snakemake.input.weights),
+    record = export_candidate(
+        candidate["genotype"],
+        train,
+        snakemake.input.weights,
         model,
-        frames=registry.input_frames(architecture),
-        clips=np.load(snakemake.input.parity)[: parity.clip_count(train["macs"])],
+        parity_clips=np.load(snakemake.input.parity),
+        data=Path(snakemake.input.train_clips[0]).parent,
     )
 if record["status"] == "failed":
     model.touch()

@@ -1,6 +1,6 @@
 """Export the candidates of a pack to ONNX: what the exporter needs to warm up is paid once for several of them.
 
-in:   their genotypes, the folder that `train_pack` has made, and a fixed set of clips
+in:   their genotypes, the folder that `train_pack` has made, a fixed set of clips, training and validation splits
 out:  a folder with {candidate}.json and {candidate}.onnx of each, as `export` makes them
 
 What is finished is kept in .stash-export beside it until all are: the next attempt exports only the rest.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeloop import attempts, log, packing, parity
+from edgeloop import attempts, log, packing
 from edgeloop.records import digest, failed, read_json
 
 if TYPE_CHECKING:
@@ -33,24 +33,17 @@ stash = packing.Stash(target.with_name(".stash-export"), {candidate: made_of(can
 
 
 def export():
-    from edgeloop import training
-    from edgeloop.export import export
-    from edgeloop.models import registry
+    from edgeloop.export import export_candidate
 
-    clips = np.load(snakemake.input.parity)
+    clips, data = np.load(snakemake.input.parity), Path(snakemake.input.train_clips[0]).parent
 
     def one(candidate, folder):
         begin, model = time.time(), folder / f"{candidate}.onnx"
-        train, architecture = read_json(trained / f"{candidate}.json"), candidates[candidate]["architecture"]
+        train, weights = read_json(trained / f"{candidate}.json"), trained / f"{candidate}.pt"
         if train["status"] == "failed":
             record = failed(train["reason"])
         else:
-            record = export(
-                training.load(architecture, trained / f"{candidate}.pt"),
-                model,
-                frames=registry.input_frames(architecture),
-                clips=clips[: parity.clip_count(train["macs"])],
-            )
+            record = export_candidate(candidates[candidate], train, weights, model, parity_clips=clips, data=data)
         if record["status"] == "failed":
             model.touch()
         return {**record, "work": [begin, time.time()]}

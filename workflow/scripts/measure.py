@@ -26,10 +26,11 @@ begin = time.time()
 if export["status"] == "failed":
     record = failed(export["reason"], device=device.name)
 else:
-    expected = np.asarray(export["outputs"])
+    count, precision = len(export["outputs"]), export.get("precision", "fp32")
+    tolerance = snakemake.params.tolerances[precision]
     with (
         edge.connect(device, patient=True) as session,
-        parity.first_clips(snakemake.input.parity, len(expected)) as clips,
+        parity.first_clips(snakemake.input.parity, count) as clips,
     ):
         (record,) = session.measure(
             [edge.Job(Path(snakemake.input.model), clips=clips, batch_sizes=snakemake.params.batch_sizes)],
@@ -37,12 +38,15 @@ else:
             enrolment=read_json(snakemake.input.enrolment),
         )
     if record["status"] == "ok":
-        targets = np.load(snakemake.input.parity_targets)[: len(expected)]
-        record |= parity.compare(record.pop("outputs"), expected, targets)
-        if not record["parity_max_abs_difference"] <= snakemake.params.tolerance:
+        targets = np.load(snakemake.input.parity_targets)[:count]
+        record |= parity.compare(
+            record.pop("outputs"), export["outputs"], targets, pytorch=export.get("outputs_pytorch")
+        )
+        if not record["parity_max_abs_difference"] <= tolerance:
+            other = "PyTorch" if precision == "fp32" else f"onnxruntime here of the network in {precision}"
             reason = (
-                f"{device.name} computes something else than PyTorch: outputs differ by up to "
-                f"{record['parity_max_abs_difference']:.2g}, expected at most {snakemake.params.tolerance:g}"
+                f"{device.name} computes something else than {other}: outputs differ by up to "
+                f"{record['parity_max_abs_difference']:.2g}, expected at most {tolerance:g}"
             )
             record |= {"status": "failed", "reason": reason}
 write_json(snakemake.output[0], {**record, "work": [begin, time.time()]})

@@ -67,9 +67,9 @@ def _draw_untrained(folder: Path, about: dict[str, Any]) -> Iterator[str]:
             continue
         genotype, exported = read_json(place / "genotype.json")["genotype"], read_json(place / "export.json")
         training.initialise(genotype, weights_path=place / "weights.pt")
-        architecture = genotype["architecture"]
-        model = training.load(architecture, place / "weights.pt")
-        made = export.write(model, place / "model.onnx", frames=registry.input_frames(architecture))
+        architecture, precision = genotype["architecture"], genotype["precision"]
+        model, frames = training.load(architecture, place / "weights.pt"), registry.input_frames(architecture)
+        made = export.write(model, place / "model.onnx", frames=frames, precision=precision)
         if made["model_sha256"] != exported.get("model_sha256"):
             yield f"{name}: its model is exported to another file here than then; what was measured is kept"
 

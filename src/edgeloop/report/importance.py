@@ -24,11 +24,11 @@ def importance(state: Mapping[str, Any], device: str) -> pd.DataFrame:
     timed = [entry for entry in state["screened"].values() if (entry["costs"].get(device) or {}).get("latency_ms")]
     sources = {
         "validation RMSE": (
-            [{**entry["genotype"]["architecture"], **entry["genotype"]["training"]} for entry in trained],
+            [_genes(entry["genotype"]) | entry["genotype"]["training"] for entry in trained],
             [entry["val_rmse"] for entry in trained],
         ),
         "latency": (
-            [entry["genes"]["architecture"] for entry in timed],
+            [_genes(entry["genes"]) for entry in timed],
             [entry["costs"][device]["latency_ms"] for entry in timed],
         ),
     }
@@ -39,6 +39,11 @@ def importance(state: Mapping[str, Any], device: str) -> pd.DataFrame:
         for row in _of(genes, np.log(values))
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _genes(genotype: Mapping[str, Any]) -> dict[str, Any]:
+    """What latency depends on."""
+    return {**genotype["architecture"], "precision": genotype["precision"]}
 
 
 def _of(genes: Sequence[Mapping[str, Any]], values: np.ndarray) -> list[dict[str, Any]]:

@@ -18,10 +18,11 @@ Records = Mapping[str, Mapping[str, Any]]
 
 
 def describe(genotype: Mapping[str, Any]) -> str:
-    """A genotype in a line: family, its genes, the training genes."""
+    """A genotype in a line: family, precision unless it is fp32, the family's genes, the training genes."""
     genes = {**genotype["architecture"], **genotype["training"]}
-    family = genes.pop("family")
-    return ", ".join([family, *(f"{name} {json.dumps(value)}" for name, value in genes.items())])
+    family, precision = genes.pop("family"), genotype["precision"]
+    words = [family] if precision == "fp32" else [family, precision]
+    return ", ".join([*words, *(f"{name} {json.dumps(value)}" for name, value in genes.items())])
 
 
 def networks(state: Mapping[str, Any], summary: Mapping[str, Any], device: str) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgeloop.precision import deployed
 from edgeloop.records import SCHEMA_VERSION, Genotype, architecture_id, candidate_id, digest
 from edgeloop.search import pareto
 from edgeloop.search.costs import (
@@ -170,7 +171,7 @@ def _entry(
         "architecture_id": architecture_id(genotype),
         "status": "failed" if broken else "ok",
         "reason": broken["reason"] if broken else None,
-        **{figure: train.get(figure) for figure in TRAIN_FIGURES},
+        **{figure: deployed(train, export).get(figure) for figure in TRAIN_FIGURES},
         "rungs": _losses(legs),
         "export_s": export.get("export_s"),
         "devices": {
