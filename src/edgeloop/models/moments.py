@@ -17,7 +17,11 @@ from edgeloop.models.preprocess import CLIP_PIXELS, COUNTS, Preprocess
 UNIT_PX = 10
 """Lengths are in so many pixels of the camera: moments of a melt pool are then about 1."""
 SMALLEST = 1e-6
-"""Added to what is divided by or taken the logarithm of: far less than what a single bright pixel has."""
+"""Added to what is divided by: far less than what a single bright pixel has."""
+FLOOR = 1e-4
+"""Added to what the logarithm is taken of: less than a single bright pixel has. Near zero, runtimes differ."""
+EPSILON = 1e-2
+"""Of the normalisation of logarithms: a tenth of a feature is as much as it may take for a standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +55,22 @@ class MomentsNetwork(nn.Module):
         # Derived from the genes, so it is no part of the saved weights.
         self.register_buffer("monomials", monomials(genes.pixels), persistent=False)
         features = 3 * genes.thresholds
-        self.norm = RunningNorm(features)
+        self.norm = RunningNorm(features, eps=EPSILON)
         self.head = head(features, genes.head, genes.activation, genes.dropout)
 
     def forward(self, clip: Tensor) -> Tensor:
         mean = self.preprocess(clip).flatten(2).mean(1, keepdim=True)
         masks = (mean * self.slope[:, None] - (self.slope * self.threshold)[:, None]).sigmoid()
         shape = area_and_axes(masks @ self.monomials)
-        return self.head(self.norm((shape + SMALLEST).log().flatten(1)))
+        return self.head(self.norm((shape + FLOOR).log().flatten(1)))
 
 
 class RunningNorm(nn.BatchNorm1d):
     """Batch normalisation by the running statistics, in training too.
 
-    The features are few and alike: the noise of a batch's own statistics would cost more than it regularises.
+    The features are few and alike: the noise of a batch's own statistics would cost more than it regularises. A feature
+    that hardly varies, such as the area above a level that all pixels reach, is not blown up: all that it would bring
+    is rounding, and of another kind in each runtime.
     """
 
     def forward(self, x: Tensor) -> Tensor:
