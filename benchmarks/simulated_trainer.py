@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 FLOOR = 0.08
-FAMILIES = {"conv2d": 0.0, "conv3d": -0.06, "conv2d_temporal": 0.02, "swin3d": 0.05, "moments": 0.0}
+FAMILIES = {"conv2d": 0.0, "conv3d": -0.06, "conv2d_temporal": 0.02, "swin3d": 0.05, "moments": 0.0, "motion": -0.03}
 CHANCE = 0.015  # standard deviation of the logarithm, as trainings with different seeds have
 
 

@@ -8,6 +8,7 @@ from torch.nn import functional
 from edgeloop.models import registry
 from edgeloop.models.layers import TemporalShift
 from edgeloop.models.moments import UNIT_PX, RunningNorm, area_and_axes, monomials
+from edgeloop.models.motion import Glide
 from edgeloop.models.preprocess import MEAN, STD, FirstConv2d, FirstConv3d, Preprocess, standardise_targets
 
 BASELINE = {
@@ -30,6 +31,7 @@ SMALL = [
     {"family": "conv2d_temporal", "widths": [8, 16], "temporal": "gru"},
     {"family": "conv2d_temporal", "widths": [8, 16], "temporal": "transformer"},
     {"family": "moments"},
+    {"family": "motion"},
     SMALLEST_SWIN,
 ]
 ACTIVATIONS = ["relu", "leaky_relu", "hard_swish", "silu"]
@@ -62,8 +64,10 @@ def random_architecture(family: str, rng: np.random.Generator) -> dict:
             "mlp_ratio": pick([1, 2.5]),
             "head": pick([[], [20], [20, 10]]),
         }
-    if family == "moments":
+    if family in ("moments", "motion"):
         kind = {"family": family, "thresholds": pick([1, 4, 8]), "activation": pick(ACTIVATIONS)}
+        if family == "motion":
+            kind |= {"lag": pick([1, 2, 3]), "frequencies": pick([4, 8, 11]), "pixels": pick([25, 33, 40, 41])}
         return common | kind | {"head": pick([[], [16], [16, 8]]), "dropout": pick([0.0, 0.2])}
     stages = int(rng.integers(1, 4))
     common |= {
@@ -261,6 +265,52 @@ def test_lengths_are_those_of_the_camera_however_the_picture_was_cut_or_enlarged
     torch.testing.assert_close(native[1:], cut[1:], rtol=1e-3, atol=1e-5)
     enlarged = area_and_axes(blob(4, 2, 30.0, 82) @ monomials(82))
     torch.testing.assert_close(native[1:], enlarged[1:], rtol=2e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 37.0, 90.0, 200.0, 310.0])
+@pytest.mark.parametrize(("lag", "px"), [(1, 2.4), (2, 4.5)])
+def test_a_texture_that_glides_is_found_at_its_distance_in_any_direction(lag, px, degrees):
+    rng, (y, x) = (
+        torch.Generator().manual_seed(0),
+        torch.meshgrid(torch.arange(41.0), torch.arange(41.0), indexing="ij"),
+    )
+    angle = torch.deg2rad(torch.tensor(degrees))
+    # Waves of all directions, which glide; a blob, which stays; noise.
+    waves = torch.randint(-8, 9, (200, 2), generator=rng) * 2 * torch.pi / 41
+    phases = 2 * torch.pi * torch.rand(200, generator=rng)
+    frames = []
+    for frame in range(8):
+        row, column = y + px * frame * angle.sin(), x + px * frame * angle.cos()
+        texture = torch.cos(row[..., None] * waves[:, 0] + column[..., None] * waves[:, 1] + phases).sum(-1) / 10
+        frames.append(5 + texture + 10 * blob(4, 2, degrees).view(41, 41) + 0.2 * torch.randn(41, 41, generator=rng))
+    clip = torch.stack(frames)[None]
+    glide = Glide(41, lag, 8)
+    with torch.no_grad():
+        found = glide(clip, clip.mean(1, keepdim=True))[0]
+    spacing = (glide.distances[1] - glide.distances[0]).item()
+    assert glide.distances[found[:-1].argmax()].item() == pytest.approx(px, abs=spacing)
+    assert found[-1].item() == pytest.approx(px, abs=0.35)
+
+
+def test_what_stands_still_has_no_motion():
+    clip = (10 * blob(4, 2, 30.0).view(1, 1, 41, 41) + 5).repeat(1, 8, 1, 1)
+    with torch.no_grad():
+        found = Glide(41, 2, 8)(clip, clip.mean(1, keepdim=True))[0]
+    assert found[:-1].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("genes", "words"),
+    [
+        ({"frames": 4, "lag": 4}, "lag is 4: expected less than the 4 frames"),
+        ({"pixels": 64}, "pixels is 64: expected at most 41"),
+        ({"pixels": 20, "frequencies": 10}, "frequencies is 10: expected less than half of the 20 pixels"),
+        ({"pixels": 20, "frequencies": 8, "lag": 7}, "pixels 20 have no room for a motion of 7 frames"),
+    ],
+)
+def test_a_motion_that_cannot_be_seen_is_refused(genes, words):
+    with pytest.raises(ValueError, match=words):
+        registry.check({"family": "motion", **genes})
 
 
 def test_a_norm_of_running_statistics_computes_the_same_in_training_and_after():

@@ -49,20 +49,30 @@ class MomentsNetwork(nn.Module):
     def __init__(self, genes: Moments):
         super().__init__()
         self.preprocess = Preprocess(genes.frames, genes.pixels)
-        step = COUNTS**0.5 / (genes.thresholds + 1)
-        self.threshold = nn.Parameter(step * torch.arange(1.0, genes.thresholds + 1))
-        self.slope = nn.Parameter(torch.full((genes.thresholds,), 2.0))
-        # Derived from the genes, so it is no part of the saved weights.
-        self.register_buffer("monomials", monomials(genes.pixels), persistent=False)
-        features = 3 * genes.thresholds
-        self.norm = RunningNorm(features, eps=EPSILON)
-        self.head = head(features, genes.head, genes.activation, genes.dropout)
+        self.shape = Shape(genes.thresholds, genes.pixels)
+        self.norm = RunningNorm(self.shape.features, eps=EPSILON)
+        self.head = head(self.shape.features, genes.head, genes.activation, genes.dropout)
 
     def forward(self, clip: Tensor) -> Tensor:
         mean = self.preprocess(clip).flatten(2).mean(1, keepdim=True)
+        return self.head(self.norm(self.shape(mean)))
+
+
+class Shape(nn.Module):
+    """A mean frame of sqrt(counts) [N, 1, pixels * pixels] to the logarithms of its masks' moments, [N, `features`]."""
+
+    def __init__(self, thresholds: int, pixels: int):
+        super().__init__()
+        self.features = 3 * thresholds
+        step = COUNTS**0.5 / (thresholds + 1)
+        self.threshold = nn.Parameter(step * torch.arange(1.0, thresholds + 1))
+        self.slope = nn.Parameter(torch.full((thresholds,), 2.0))
+        # Derived from the genes, so it is no part of the saved weights.
+        self.register_buffer("monomials", monomials(pixels), persistent=False)
+
+    def forward(self, mean: Tensor) -> Tensor:
         masks = (mean * self.slope[:, None] - (self.slope * self.threshold)[:, None]).sigmoid()
-        shape = area_and_axes(masks @ self.monomials)
-        return self.head(self.norm((shape + FLOOR).log().flatten(1)))
+        return (area_and_axes(masks @ self.monomials) + FLOOR).log().flatten(1)
 
 
 class RunningNorm(nn.BatchNorm1d):

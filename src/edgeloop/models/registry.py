@@ -17,6 +17,7 @@ FAMILIES: dict[str, str] = {
     "conv2d_temporal": "edgeloop.models.conv2d_temporal:Conv2dTemporal",
     "conv3d": "edgeloop.models.conv3d:Conv3d",
     "moments": "edgeloop.models.moments:Moments",
+    "motion": "edgeloop.models.motion:Motion",
     "swin3d": "edgeloop.models.swin3d:Swin3d",
 }
 

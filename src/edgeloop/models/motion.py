@@ -1,0 +1,129 @@
+"""How far the texture glides from frame to frame, and the shape of the pool; then dense layers.
+
+A camera that moves with the laser sees powder and solidified metal pass by at the scan speed. Correlated with itself
+some frames later, the picture has a peak at the distance that the texture has come, in whatever direction. A
+convolutional network would have to learn such products; here they are given, by way of the frequencies: a correlation
+is the product of two Fourier transforms, and that of a small picture two small matrix products.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from edgeloop.models.genes import gene
+from edgeloop.models.layers import head
+from edgeloop.models.moments import EPSILON, Moments, RunningNorm, Shape
+from edgeloop.models.preprocess import CLIP_PIXELS, Preprocess
+
+RADII, ANGLES = 16, 16
+NEAREST_PX, FARTHEST_PX = 0.8, 6.0
+"""How far the texture may come from one frame to the next: 220 to 1,680 mm/s at 14 um and 20,000 frames a second."""
+REACH = 0.47
+"""The largest distance as a share of the picture's side: beyond a half, a circular correlation takes it for another."""
+NOISE = 0.3
+"""Added to how much a pixel changes, in sqrt(counts): about what the camera's noise has in the dark."""
+SHARPNESS = 300.0
+"""By which correlations, some hundredths of what all pixels together could have, become the logits of distances."""
+
+
+@dataclass(frozen=True)
+class Motion(Moments):
+    """Moments, and the correlation of a clip with itself some frames later.
+
+    lag: how many frames later. frequencies: the finest structure that is followed has so many periods in the picture.
+    """
+
+    lag: int = gene(2, minimum=1, maximum=8)
+    frequencies: int = gene(10, minimum=2, maximum=20)
+
+    def validate(self) -> None:
+        if self.lag >= self.frames:
+            raise ValueError(f"lag is {self.lag}: expected less than the {self.frames} frames of the clip")
+        if self.pixels > CLIP_PIXELS:
+            raise ValueError(f"pixels is {self.pixels}: expected at most {CLIP_PIXELS}, enlarging shows no motion")
+        if 2 * self.frequencies >= self.pixels:
+            raise ValueError(f"frequencies is {self.frequencies}: expected less than half of the {self.pixels} pixels")
+        if reach(self.pixels, self.lag) < 2 * NEAREST_PX * self.lag:
+            raise ValueError(
+                f"pixels {self.pixels} have no room for a motion of {self.lag} frames: expected a smaller lag"
+            )
+
+    def network(self) -> nn.Module:
+        """The module."""
+        return MotionNetwork(self)
+
+
+class MotionNetwork(nn.Module):
+    """See Motion."""
+
+    def __init__(self, genes: Motion):
+        super().__init__()
+        self.preprocess = Preprocess(genes.frames, genes.pixels)
+        self.shape = Shape(genes.thresholds, genes.pixels)
+        self.glide = Glide(genes.pixels, genes.lag, genes.frequencies)
+        features = self.shape.features + self.glide.features
+        self.norm = RunningNorm(features, eps=EPSILON)
+        self.head = head(features, genes.head, genes.activation, genes.dropout)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        x = self.preprocess(clip)
+        mean = x.mean(1, keepdim=True)
+        return self.head(self.norm(torch.cat([self.shape(mean.flatten(2)), self.glide(x, mean)], 1)))
+
+
+class Glide(nn.Module):
+    """Frames [N, T, pixels, pixels] and their mean [N, 1, pixels, pixels] to [N, `features`].
+
+    For each of some distances, the largest correlation over all directions of the frames with those `lag` later; and
+    the distance, in pixels per frame, around which it is largest.
+    """
+
+    features = RADII + 1
+
+    def __init__(self, pixels: int, lag: int, frequencies: int):
+        super().__init__()
+        self.lag = lag
+        position = 2 * math.pi * torch.arange(pixels) / pixels
+        rows, columns = torch.arange(-frequencies, frequencies + 1), torch.arange(frequencies + 1)
+        by_row, by_column = torch.outer(rows, position), torch.outer(position, columns)
+        distances = torch.linspace(NEAREST_PX * lag, reach(pixels, lag), RADII)
+        angles = 2 * math.pi * torch.arange(ANGLES) / ANGLES
+        down, right = (
+            2 * math.pi / pixels * torch.outer(distances, f(angles)).flatten() for f in (torch.sin, torch.cos)
+        )
+        phase = (rows[:, None, None] * down + columns[:, None] * right).flatten(0, 1)
+        # Half of a real picture's spectrum is enough: the other columns are those that are there, conjugated.
+        twice = (1 + (columns > 0)).repeat(len(rows))[:, None] / pixels**2
+        tables = {
+            "by_row": torch.cat([by_row.cos(), by_row.sin()]),
+            "by_column": torch.cat([by_column.cos(), by_column.sin()], 1) / pixels,  # sums that fp16 can hold
+            "inverse": torch.stack([twice * phase.cos(), twice * phase.sin()]),
+            "distances": distances[:, None] / lag,
+        }
+        for name, table in tables.items():  # derived from the genes, so no part of the saved weights
+            self.register_buffer(name, table.contiguous(), persistent=False)
+        self.weight = nn.Parameter(torch.ones(len(phase), 1))
+        self.sharpness = nn.Parameter(torch.tensor(math.log(SHARPNESS)))
+
+    def forward(self, x: Tensor, mean: Tensor) -> Tensor:
+        change = (x.square().mean(1, keepdim=True) - mean.square()).relu().sqrt()
+        waves = self.by_row @ (x / (change + NOISE) @ self.by_column)  # cosines, then sines, in both directions
+        # What stands still is the same in all frames. To take it away here is to do so for a tenth of the pixels.
+        upper, lower = (waves - waves.mean(1, keepdim=True)).chunk(2, 2)
+        (cos_cos, cos_sin), (sin_cos, sin_sin) = upper.chunk(2, 3), lower.chunk(2, 3)
+        real, imaginary = cos_cos - sin_sin, cos_sin + sin_cos  # the latter with the sign turned
+        before, after = slice(None, -self.lag), slice(self.lag, None)
+        # What has moved by d has a spectrum that is turned by exp(-i k d). So the product with the conjugate of the
+        # later one has the phase k d, and its inverse transform a peak at d.
+        even = (real[:, before] * real[:, after] + imaginary[:, before] * imaginary[:, after]).mean(1).flatten(1)
+        odd = (imaginary[:, after] * real[:, before] - imaginary[:, before] * real[:, after]).mean(1).flatten(1)
+        found = torch.cat([even, odd], 1) @ (self.inverse * self.weight).flatten(0, 1)
+        found = found.unflatten(1, (RADII, ANGLES)).amax(2)
+        return torch.cat([found, (found * self.sharpness.exp()).softmax(1) @ self.distances], 1)
+
+
+def reach(side_px: int, lag: int) -> float:
+    """The largest distance in pixels that a correlation of frames of `side_px` looks for."""
+    return min(FARTHEST_PX * lag, REACH * side_px)
