@@ -84,7 +84,7 @@ class Glide(nn.Module):
 
     def __init__(self, pixels: int, lag: int, frequencies: int):
         super().__init__()
-        self.lag = lag
+        self.lag, self.rows, self.columns = lag, 2 * frequencies + 1, frequencies + 1
         position = 2 * math.pi * torch.arange(pixels) / pixels
         rows, columns = torch.arange(-frequencies, frequencies + 1), torch.arange(frequencies + 1)
         by_row, by_column = torch.outer(rows, position), torch.outer(position, columns)
@@ -93,34 +93,34 @@ class Glide(nn.Module):
         down, right = (
             2 * math.pi / pixels * torch.outer(distances, f(angles)).flatten() for f in (torch.sin, torch.cos)
         )
-        phase = (rows[:, None, None] * down + columns[:, None] * right).flatten(0, 1)
+        phase = rows[:, None, None] * down + columns[:, None] * right
         # Half of a real picture's spectrum is enough: the other columns are those that are there, conjugated.
-        twice = (1 + (columns > 0)).repeat(len(rows))[:, None] / pixels**2
+        even, odd = ((1 + (columns > 0))[:, None] / pixels**2 * f(phase) for f in (torch.cos, torch.sin))
+        cos, sin = by_column.cos(), by_column.sin()
         tables = {
-            "by_row": torch.cat([by_row.cos(), by_row.sin()]),
-            "by_column": torch.cat([by_column.cos(), by_column.sin()], 1) / pixels,  # sums that fp16 can hold
-            "inverse": torch.stack([twice * phase.cos(), twice * phase.sin()]),
+            # For each frequency cosines, then sines, so that a reshape puts them beside each other.
+            "by_row": torch.stack([by_row.cos(), by_row.sin()], 1).flatten(0, 1),
+            # To real parts, and imaginary ones with their sign turned; and to what these are multiplied by for the odd
+            # part of a product. Divided, so that fp16 can hold the sums.
+            "by_column": torch.cat([torch.cat([cos, sin, sin, -cos], 1), torch.cat([-sin, cos, cos, sin], 1)]) / pixels,
+            "inverse": torch.stack([even, even, odd, odd], 1).flatten(0, 2),
             "distances": distances[:, None] / lag,
         }
         for name, table in tables.items():  # derived from the genes, so no part of the saved weights
             self.register_buffer(name, table.contiguous(), persistent=False)
-        self.weight = nn.Parameter(torch.ones(len(phase), 1))
+        self.weight = nn.Parameter(torch.ones(len(rows), 1, len(columns)))
         self.sharpness = nn.Parameter(torch.tensor(math.log(SHARPNESS)))
 
     def forward(self, x: Tensor, mean: Tensor) -> Tensor:
-        change = (x.square().mean(1, keepdim=True) - mean.square()).relu().sqrt()
-        waves = self.by_row @ (x / (change + NOISE) @ self.by_column)  # cosines, then sines, in both directions
+        change = ((x * x).mean(1, keepdim=True) - mean * mean).relu().sqrt()
+        waves = (self.by_row @ (x / (change + NOISE))).unflatten(2, (self.rows, 2)).flatten(3) @ self.by_column
         # What stands still is the same in all frames. To take it away here is to do so for a tenth of the pixels.
-        upper, lower = (waves - waves.mean(1, keepdim=True)).chunk(2, 2)
-        (cos_cos, cos_sin), (sin_cos, sin_sin) = upper.chunk(2, 3), lower.chunk(2, 3)
-        real, imaginary = cos_cos - sin_sin, cos_sin + sin_cos  # the latter with the sign turned
-        before, after = slice(None, -self.lag), slice(self.lag, None)
+        waves = (waves - waves.mean(1, keepdim=True)).unflatten(3, (2, 2 * self.columns))
         # What has moved by d has a spectrum that is turned by exp(-i k d). So the product with the conjugate of the
         # later one has the phase k d, and its inverse transform a peak at d.
-        even = (real[:, before] * real[:, after] + imaginary[:, before] * imaginary[:, after]).mean(1).flatten(1)
-        odd = (imaginary[:, after] * real[:, before] - imaginary[:, before] * real[:, after]).mean(1).flatten(1)
-        found = torch.cat([even, odd], 1) @ (self.inverse * self.weight).flatten(0, 1)
-        found = found.unflatten(1, (RADII, ANGLES)).amax(2)
+        across = (waves[:, : -self.lag, :, :1] * waves[:, self.lag :]).mean(1).flatten(1)
+        inverse = self.inverse * self.weight.expand(-1, 4, -1).flatten()[:, None]
+        found = (across @ inverse).unflatten(1, (RADII, ANGLES)).amax(2)
         return torch.cat([found, (found * self.sharpness.exp()).softmax(1) @ self.distances], 1)
 
 
