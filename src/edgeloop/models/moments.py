@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from edgeloop.models.genes import Genes, frames_gene, gene, pixels_gene
 from edgeloop.models.layers import ACTIVATIONS, head
@@ -76,7 +77,8 @@ class Shape(nn.Module):
         self.register_buffer("monomials", monomials(pixels), persistent=False)
 
     def forward(self, mean: Tensor) -> Tensor:
-        masks = (mean * self.slope[:, None] - (self.slope * self.threshold)[:, None]).sigmoid()
+        # Piecewise linear: zero in the dark, where runtimes differ in how small a sigmoid is, and where it adds up.
+        masks = functional.hardsigmoid(mean * self.slope[:, None] - (self.slope * self.threshold)[:, None])
         return (area_and_axes(masks @ self.monomials) + FLOOR).log().flatten(1)
 
 
@@ -116,5 +118,5 @@ def area_and_axes(sums: Tensor) -> Tensor:
     means = sums[..., 1:] / (area + SMALLEST)
     variances = means[..., 3:] - means[..., :3].square()
     half, apart = (variances @ HALF_AND_APART.to(sums)).split((1, 2), -1)
-    apart = (apart.square().sum(-1, keepdim=True) + SMALLEST**2).sqrt()
+    apart = torch.linalg.vector_norm(apart, dim=-1, keepdim=True)
     return torch.cat([area, (half + apart * BOTH.to(sums)).relu()], -1)
