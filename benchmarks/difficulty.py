@@ -18,16 +18,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from simulated_clips import simulated
 from torch import nn
 
 from edgeloop import predictors, records
-from edgeloop.data.cache import TARGET_SCALE, Split, batches, open_split
-from edgeloop.data.prepare import prepare
-from edgeloop.data.simulate import PRESETS, Simulation, write_object
+from edgeloop.data.cache import TARGET_SCALE, Split, batches
+from edgeloop.data.simulate import PRESETS, Simulation
 
 UNITS = np.array([400.0, 80.0])  # mm/s and W, of the published result sheet
 REAL_SHARE = 0.37
-OBJECTS, LAYERS = 4, 6
 LABEL_MEAN = torch.tensor([1.0, 1.0])
 
 
@@ -97,30 +96,7 @@ def train(split: Split, validation: Split, channels: tuple[int, int], epochs: in
 def measure(arguments: argparse.Namespace) -> dict:
     simulation = scaled(PRESETS[arguments.preset], arguments.nuisance)
     with tempfile.TemporaryDirectory() as name:
-        files = [Path(name) / f"B{number:02d}.h5" for number in range(1, OBJECTS + 1)]
-        for file in files:
-            write_object(
-                file,
-                file.stem,
-                seed=arguments.seed,
-                layers=LAYERS,
-                lines=max(1, arguments.lines // (OBJECTS * LAYERS)),
-                frame_px=64,
-                min_frames=24,
-                max_frames=48,
-                simulation=simulation,
-            )
-        split = {"validation": {"objects": [files[-1].stem]}}
-        record = prepare(
-            files,
-            Path(name) / "cache",
-            source="simulate",
-            lit_threshold=100,
-            clips_per_line=1,
-            split=split,
-            seed=arguments.seed,
-        )
-        training, validation = (open_split(Path(name) / "cache", which) for which in ("train", "validation"))
+        training, validation = simulated(Path(name), simulation, arguments.lines, arguments.seed)
         constant = ((training.targets.mean(0) - validation.targets) * np.array(TARGET_SCALE) / UNITS) ** 2
         simple = predictors.evaluate(training, validation)["ridge"]
         start = time.perf_counter()
@@ -133,8 +109,8 @@ def measure(arguments: argparse.Namespace) -> dict:
         "schema_version": 1,
         "preset": arguments.preset,
         "nuisance": arguments.nuisance,
-        "train_clips": record["splits"]["train"]["clips"],
-        "validation_clips": record["splits"]["validation"]["clips"],
+        "train_clips": len(training),
+        "validation_clips": len(validation),
         "constant_mse": constant.tolist(),
         "ridge_mse": ridge.tolist(),
         "network_mse": best.tolist(),

@@ -20,6 +20,7 @@ from tabulate import tabulate
 
 from edgeloop import training
 from edgeloop.data.cache import Split
+from edgeloop.data.simulate import PRESETS
 from edgeloop.evaluation import predict
 from edgeloop.records import write_json
 
@@ -49,7 +50,7 @@ def main() -> None:
     ]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        train, validation = simulated(folder, options.preset, options.lines)
+        train, validation = simulated(folder, PRESETS[options.preset], options.lines)
         teacher = training.train(genotype(TEACHER), train, validation, settings[0], weights_path=folder / "teacher.pt")
         outputs = predict(training.load(TEACHER, folder / "teacher.pt"), train, frames=16)
         found: dict[str, dict[str, list[float]]] = {}

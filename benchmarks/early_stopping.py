@@ -19,10 +19,12 @@ from simulated_clips import simulated
 from tabulate import tabulate
 
 from edgeloop import config, training
-from edgeloop.early_stopping import EarlyStopping, mean_rmse
+from edgeloop.data.simulate import PRESETS
+from edgeloop.early_stopping import EarlyStopping
 from edgeloop.models import registry
 from edgeloop.progress import progress
 from edgeloop.records import candidate_id, write_json
+from edgeloop.rmse import errors_of_mean
 from edgeloop.search import pareto
 
 ROOT = Path(__file__).parents[1]
@@ -85,10 +87,10 @@ def main() -> None:
         drawn[candidate_id(genotype)] = genotype
     settings = training.Settings(epochs=options.epochs, device="cpu")
     with tempfile.TemporaryDirectory() as name:
-        splits = simulated(Path(name), options.preset, options.lines)
+        splits = simulated(Path(name), PRESETS[options.preset], options.lines)
         genotypes = progress(list(drawn.values()), total=len(drawn), label="networks", unit="network")
         records = [training.train(genotype, *splits, settings) for genotype in genotypes]
-        of_mean, clips = mean_rmse(splits[0].targets, splits[1].targets), len(splits[0])
+        of_mean, clips = errors_of_mean(splits[0].targets, splits[1].targets)["rmse"], len(splits[0])
     good = [record for record in records if record["status"] == "ok"]
     rows = [hindsight(rule, good, of_mean) for rule in RULES]
     final = np.array([record["val_rmse"] for record in good]) / of_mean

@@ -158,9 +158,8 @@ class Texture:
 def light(scene: Scene, studio: meltpool.Studio) -> tuple[np.ndarray, np.ndarray]:
     """Expected counts without texture, and the counts that a unit of texture adds: [frames, pixels] each."""
     simulation, line = scene.simulation, scene.line
-    amplitude = simulation.flicker_amplitude(line.speed_m_s, line.power_w)
     rise = meltpool.temperature_rise(studio, line, simulation.diffusivity_m2_s).astype(float)
-    absorbed = np.maximum(1 + amplitude * scene.flicker, 0.2)[:, None, None]
+    absorbed = simulation.absorbed(line.speed_m_s, line.power_w, scene.flicker)[:, None, None]
     radiance = rise * absorbed + line.preheat_k
     radiance = meltpool.radiance(radiance, np.empty_like(radiance), studio.optics.wavelength_um)
     solidified, glow = meltpool.surroundings(line, *meltpool.along_across(studio, line))
@@ -267,10 +266,8 @@ def irreducible(preset: str, lines: int, spacing_px: float, motion: bool, seed: 
     for line in simulate.draw_lines(simulation, 1, lines, rng):
         # A crop is centred on the pool to a pixel or so.
         line = replace(line, row_px=line.row_px % 1, column_px=line.column_px % 1)
-        courses = (
-            np.linalg.cholesky(np.linalg.inv(ar1_precision(memory, CLIP_FRAMES))) @ rng.standard_normal(CLIP_FRAMES)
-            for memory in (simulation.flicker_memory, simulation.plume_memory)
-        )
+        memories = (simulation.flicker_memory, simulation.plume_memory)
+        courses = (simulate.ar1(memory, CLIP_FRAMES, rng) for memory in memories)
         scene = Scene(simulation, line, *courses)
         texture = Texture(scene, studio, spacing_px, motion)
         precision = label_precision(scene, studio, texture, texture.draw(rng))

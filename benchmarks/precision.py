@@ -39,6 +39,9 @@ NETWORKS = {
     "per frame, conv": {**PER_FRAME, "temporal": "conv"},
     "per frame, gru": {**PER_FRAME, "temporal": "gru"},
     "per frame, transformer": {**PER_FRAME, "temporal": "transformer"},
+    "moments": {"family": "moments"},
+    "motion": {"family": "motion"},
+    "motion, 4 frames": {"family": "motion", "frames": 4, "pixels": 33, "thresholds": 4, "lag": 1, "frequencies": 7},
     "swin3d": {"family": "swin3d", "stochastic_depth": 0.0, "dropout": 0.0, **SWIN},
 }
 RECIPE = {"lr": 4e-3, "batch_size": 32}

@@ -18,6 +18,7 @@ from tabulate import tabulate
 
 from edgeloop import training
 from edgeloop.data.cache import Split
+from edgeloop.data.simulate import PRESETS
 from edgeloop.records import write_json
 
 NETWORKS = {
@@ -56,7 +57,7 @@ def main() -> None:
     columns = [(name, epochs) for name in NETWORKS for epochs in options.epochs]
     found: dict[str, list[list[float]]] = {}
     with tempfile.TemporaryDirectory() as name:
-        splits = simulated(Path(name), options.preset, options.lines)
+        splits = simulated(Path(name), PRESETS[options.preset], options.lines)
         clips = len(splits[0])
         for change, genes in CHANGES.items():
             found[change] = [

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from edgeloop.data.cache import Split, open_split
 from edgeloop.data.prepare import prepare
-from edgeloop.data.simulate import PRESETS, write_object
+from edgeloop.data.simulate import Simulation, write_object
 
 OBJECTS, LAYERS = 4, 6
 
 
-def simulated(folder: Path, preset: str, lines: int, seed: int = 1) -> tuple[Split, Split]:
+def simulated(folder: Path, simulation: Simulation, lines: int, seed: int = 1) -> tuple[Split, Split]:
     """Training and validation split of about `lines` scan lines, a clip of each; the last of four objects validates.
 
     `folder` gets raw files and the crop cache, and must outlive the splits.
@@ -25,7 +25,7 @@ def simulated(folder: Path, preset: str, lines: int, seed: int = 1) -> tuple[Spl
             frame_px=64,
             min_frames=24,
             max_frames=48,
-            simulation=PRESETS[preset],
+            simulation=simulation,
         )
     split = {"validation": {"objects": [files[-1].stem]}}
     cache = folder / "cache"

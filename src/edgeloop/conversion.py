@@ -37,6 +37,12 @@ def noise(frames: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
+def parts(clips: np.ndarray) -> Iterator[np.ndarray]:
+    """`clips`, a few at a time."""
+    for start in range(0, len(clips), AT_ONCE):
+        yield np.ascontiguousarray(clips[start : start + AT_ONCE])
+
+
 def convert(graph: onnx.ModelProto, precision: str, calibration: np.ndarray | None) -> onnx.ModelProto:
     """`graph`, which computes in fp32, in another precision; input and output stay as they are.
 
@@ -74,10 +80,7 @@ def _to_int8(graph: onnx.ModelProto, calibration: np.ndarray | None) -> onnx.Mod
 
     class Clips(quantization.CalibrationDataReader):
         def __init__(self) -> None:
-            self.parts: Iterator[np.ndarray] = (
-                np.ascontiguousarray(calibration[start : start + AT_ONCE])
-                for start in range(0, len(calibration), AT_ONCE)
-            )
+            self.parts = parts(calibration)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             part = next(self.parts, None)

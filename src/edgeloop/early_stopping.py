@@ -10,10 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from edgeloop.models.genes import Checked, gene
-from edgeloop.rmse import rmse
 
 
 @dataclass(frozen=True)
@@ -46,9 +43,3 @@ class EarlyStopping(Checked):
         far; `mean_rmse` is the mean predictor's."""
         limit = self.limit(len(errors), epochs)
         return limit is not None and min(errors) > limit * mean_rmse
-
-
-def mean_rmse(train_targets: np.ndarray, validation_targets: np.ndarray) -> float:
-    """The RMSE, over both targets, of predicting the mean of `train_targets` [n, 2] for all `validation_targets`."""
-    mean = np.asarray(train_targets).mean(0, dtype=np.float64)
-    return rmse(np.broadcast_to(mean, np.shape(validation_targets)), np.asarray(validation_targets))["rmse"]

@@ -36,7 +36,6 @@ TOLERANCE = 1e-4
 ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
 
 INPUT, OUTPUT, BATCH = "clip", "targets", "batch"
-AT_ONCE = 16
 EXACT_INT8 = ("session.x64quantprecision", "1")
 """For onnxruntime, as on devices (`edge/runner.py`): on x86 without VNNI sums of 8-bit products otherwise saturate."""
 
@@ -229,7 +228,7 @@ _ORT_ERRORS = (
 @torch.no_grad()
 def _by_torch(model: nn.Module, clips: np.ndarray) -> np.ndarray:
     model = model.cpu().eval()
-    parts = [model(torch.from_numpy(part)).numpy() for part in _parts(clips)]
+    parts = [model(torch.from_numpy(part)).numpy() for part in conversion.parts(clips)]
     return np.concatenate(parts)
 
 
@@ -240,18 +239,13 @@ def run(path: str | Path, clips: np.ndarray) -> np.ndarray:
     options.add_session_config_entry(*EXACT_INT8)
     options.log_severity_level = 3  # what it cannot fold into a constant in fp16 is no news
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    outputs = [session.run([OUTPUT], {INPUT: part})[0] for part in _parts(clips)]
+    outputs = [session.run([OUTPUT], {INPUT: part})[0] for part in conversion.parts(clips)]
     return np.concatenate(outputs) if outputs else np.empty((0, 2), np.float32)
 
 
 def _errors(path: str | Path, validation: Split, frames: int) -> dict[str, float]:
     found = run(path, window(validation.clips, frames))
     return {f"val_{name}": value for name, value in rmse(found, np.asarray(validation.targets)).items()}
-
-
-def _parts(clips: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(clips), AT_ONCE):
-        yield np.ascontiguousarray(clips[start : start + AT_ONCE])
 
 
 def _listed(outputs: np.ndarray) -> list[list[float]] | None:

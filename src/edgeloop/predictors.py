@@ -5,6 +5,7 @@ engineer would try first: how bright, how large, how elongated, how unsteady the
 depends on the scan direction.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler
 
 from edgeloop.data.cache import Split
-from edgeloop.rmse import rmse
+from edgeloop.rmse import errors_of_mean, rmse
 
 THRESHOLDS = (12, 25, 50, 100, 150, 200, 250)
 PERCENTILES = (50, 75, 90, 95, 98)
@@ -76,8 +77,7 @@ def features(clips: np.ndarray) -> np.ndarray:
     return np.concatenate(rows).astype(np.float64)
 
 
-def _figures(predicted: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    errors = rmse(predicted, targets)
+def _figures(errors: Mapping[str, float]) -> dict[str, float]:
     return {f"val_{name}": errors[name] for name in ("rmse", "rmse_speed_mm_s", "rmse_power_w")}
 
 
@@ -97,7 +97,6 @@ def evaluate(train: Split, validation: Split) -> dict[str, dict[str, Any]]:
         if not len(split):
             raise ValueError(f"The {name} split is empty: the simple predictors need clips with labels in it.")
     targets = np.asarray(validation.targets, np.float64)
-    mean = np.broadcast_to(train.targets.mean(0, dtype=np.float64), targets.shape)
     ridge = make_pipeline(
         StandardScaler(),
         FunctionTransformer(_bounded),
@@ -108,6 +107,6 @@ def evaluate(train: Split, validation: Split) -> dict[str, dict[str, Any]]:
     ridge.fit(features(train.clips), train.targets)
     predicted = ridge.predict(features(validation.clips))
     return {
-        "mean": _figures(mean, targets),
-        "ridge": {**_figures(predicted, targets), "alpha": float(ridge[-1].alpha_)},
+        "mean": _figures(errors_of_mean(train.targets, targets)),
+        "ridge": {**_figures(rmse(predicted, targets)), "alpha": float(ridge[-1].alpha_)},
     }

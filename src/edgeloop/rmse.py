@@ -22,3 +22,9 @@ def rmse(predictions: np.ndarray, targets: np.ndarray) -> dict[str, float]:
         "rmse_speed_mm_s": speed * TARGET_SCALE[0],
         "rmse_power_w": power * TARGET_SCALE[1],
     }
+
+
+def errors_of_mean(train_targets: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """`rmse` of predicting the mean of `train_targets` [n, 2] for all `targets` [m, 2]."""
+    mean = np.asarray(train_targets).mean(0, dtype=np.float64)
+    return rmse(np.broadcast_to(mean, np.shape(targets)), np.asarray(targets))

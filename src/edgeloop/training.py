@@ -20,14 +20,16 @@ from torch import Tensor, nn
 
 from edgeloop.compute import ALONE, Alone, describe, deterministic, out_of_memory, pick_device, seed_of
 from edgeloop.data.cache import Split, batches
-from edgeloop.early_stopping import EarlyStopping, mean_rmse
+from edgeloop.early_stopping import EarlyStopping
 from edgeloop.evaluation import evaluate
 from edgeloop.models import registry
 from edgeloop.models.genes import checked, gene
 from edgeloop.models.preprocess import standardise_targets
 from edgeloop.pace import Pace
+from edgeloop.precision import QUALITY
 from edgeloop.recipe import Average, Recipe, brightened, make_optimizer, make_schedule, turned
 from edgeloop.records import Genotype, atomic, candidate_id, failed, ok
+from edgeloop.rmse import errors_of_mean
 
 CHECK_EVERY = 16
 """Steps between two looks at the loss: on CUDA each look waits for the device."""
@@ -187,7 +189,7 @@ def _fit(
     moving = {"model": model, "optimizer": optimizer, "schedule": schedule, "scaler": scaler, "pace": pace}
     if average:
         moving["average"] = average
-    of_mean = mean_rmse(train.targets, validation.targets)
+    of_mean = errors_of_mean(train.targets, validation.targets)["rmse"]
     best: dict[str, Any] = {}
     weights: dict[str, Tensor] = {}
     train_rmse, before_s, in_training_s, start = 0.0, 0.0, 0.0, time.perf_counter()
@@ -382,5 +384,5 @@ def initialise(genotype: Genotype, *, weights_path: str | Path) -> dict[str, Any
         model = registry.build(architecture)
         counts = registry.count(model, architecture)
     save_weights(model.state_dict(), weights_path)
-    unknown = ("val_rmse", "val_rmse_speed", "val_rmse_power", "val_rmse_speed_mm_s", "val_rmse_power_w", "training_s")
+    unknown = (*QUALITY, "training_s")
     return ok(candidate=candidate, seed=seed, trained=False, **counts, **dict.fromkeys(unknown))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from test_training import TRAIN, VALIDATION, genotype, untimed
 
-from edgeloop.early_stopping import EarlyStopping, mean_rmse
+from edgeloop.early_stopping import EarlyStopping
 from edgeloop.records import candidate_id
-from edgeloop.rmse import rmse
+from edgeloop.rmse import errors_of_mean, rmse
 from edgeloop.training import Leg, Settings, train
 
 RULE = EarlyStopping((0.3, 0.5), (0.9, 0.5))
@@ -42,7 +42,7 @@ def test_a_rule_with_a_look_without_a_limit_is_refused():
 
 def test_the_measure_is_what_predicting_the_mean_reaches():
     expected = rmse(np.tile(TRAIN.targets.mean(0), (len(VALIDATION), 1)), VALIDATION.targets)["rmse"]
-    assert mean_rmse(TRAIN.targets, VALIDATION.targets) == pytest.approx(expected)
+    assert errors_of_mean(TRAIN.targets, VALIDATION.targets)["rmse"] == pytest.approx(expected)
 
 
 def test_a_hopeless_training_is_a_failed_record_that_says_when_and_why_and_leaves_no_weights(tmp_path):
@@ -52,7 +52,7 @@ def test_a_hopeless_training_is_a_failed_record_that_says_when_and_why_and_leave
     assert record["status"] == "failed" and not (tmp_path / "weights.pt").exists()
     assert record["history"] == full["history"][:2]  # what it did until then is what it would have done
     lowest = min(epoch["val_rmse"] for epoch in record["history"])
-    limit = 0.01 * mean_rmse(TRAIN.targets, VALIDATION.targets)
+    limit = 0.01 * errors_of_mean(TRAIN.targets, VALIDATION.targets)["rmse"]
     assert record["stopped_early"] == {"epoch": 2, "val_rmse": lowest, "limit": pytest.approx(limit)}
     assert record["reason"].startswith(f"training of {candidate_id(genotype())} was stopped early: its lowest ")
     assert f"after 2 of 4 epochs is {lowest:.4f}, above {limit:.4f}" in record["reason"]

@@ -61,7 +61,7 @@ def clips_of(split):
     cache_file = Path("results/data/cache.json")
     if not cache_file.exists():
         return resources.UNKNOWN_CLIPS
-    return json.loads(cache_file.read_text())["splits"][split]["clips"]
+    return content(cache_file)["splits"][split]["clips"]
 
 
 def training_clips(most):

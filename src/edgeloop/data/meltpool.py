@@ -122,7 +122,7 @@ def eagar_tsai(extent_px: int, pixel_um: float, spot_sigma_um: float, diffusivit
 
 def studio(frame_px: int, optics: Optics, diffusivity_m2_s: float, rng: np.random.Generator) -> Studio:
     """Prepare the tables for frames of `frame_px` x `frame_px` pixels; `rng` draws the texture and the noise."""
-    from scipy.ndimage import uniform_filter  # late, see simulate._ar1
+    from scipy.ndimage import uniform_filter  # late, see simulate.ar1
 
     table, origin = eagar_tsai(frame_px, optics.pixel_um, optics.spot_sigma_um, diffusivity_m2_s)
     period = 2 * TEXTURE_PERIOD_PX

@@ -75,9 +75,10 @@ class Simulation:
     missing_layers: float = 0.15
     """Probability of a gap after a layer's number."""
 
-    def flicker_amplitude(self, speed_m_s: float, power_w: float) -> float:
-        """Standard deviation of the absorbed power's flicker, relative to it."""
-        return self.flicker + self.keyhole_flicker * np.sqrt((power_w / 215) / max(speed_m_s / 0.9, 0.3))
+    def absorbed(self, speed_m_s: float, power_w: float, flicker: np.ndarray) -> np.ndarray:
+        """The absorbed power, relative to its mean; `flicker` is a series of unit variance."""
+        amplitude = self.flicker + self.keyhole_flicker * np.sqrt((power_w / 215) / max(speed_m_s / 0.9, 0.3))
+        return np.maximum(1 + amplitude * flicker, 0.2)
 
     def plume_depth(self, power_w: float, plume: np.ndarray) -> np.ndarray:
         """Optical depth of the plume; `plume` is a series of unit variance."""
@@ -152,7 +153,7 @@ def _runs(simulation: Simulation, lit_frames: int, rng: np.random.Generator) -> 
     return [(lit, length) for lit, length in course if length]
 
 
-def _ar1(memory: float, count: int, rng: np.random.Generator) -> np.ndarray:
+def ar1(memory: float, count: int, rng: np.random.Generator) -> np.ndarray:
     """A stationary AR(1) series of unit variance."""
     from scipy.signal import lfilter  # takes 0.7 s and 80 MB, which whoever only looks at the presets can do without
 
@@ -233,8 +234,8 @@ def _write_layer(
     lengths = np.array([sum(length for _, length in course) for course in courses])
     total = int(lengths.sum())
     # One AR(1) series for the whole layer: the state of the process carries over from line to line.
-    flicker = _ar1(simulation.flicker_memory, total, rng)
-    plume = _ar1(simulation.plume_memory, total, rng)
+    flicker = ar1(simulation.flicker_memory, total, rng)
+    plume = ar1(simulation.plume_memory, total, rng)
 
     size = studio.frame_px
     frames = group.create_dataset("frame", (total, size, size), np.uint8, track_times=False)
@@ -244,7 +245,6 @@ def _write_layer(
 
     written = 0
     for line, course in zip(drawn, courses, strict=True):
-        amplitude = simulation.flicker_amplitude(line.speed_m_s, line.power_w)
         buffer = np.empty((sum(length for _, length in course), size, size), np.uint8)
         start = 0
         for lit, length in course:
@@ -252,7 +252,7 @@ def _write_layer(
             if lit:
                 when = slice(written + start, written + start + length)
                 depth = simulation.plume_depth(line.power_w, plume[when])
-                absorbed = np.maximum(1 + amplitude * flicker[when], 0.2)
+                absorbed = simulation.absorbed(line.speed_m_s, line.power_w, flicker[when])
                 spatter = _spatter(simulation, line, length, rng)
                 meltpool.render_lit(
                     studio, line, absorbed, np.exp(-depth), spatter, simulation.diffusivity_m2_s, out, rng
