@@ -1,5 +1,6 @@
 """From a network in fp32, as ONNX, to the same in fp16 or int8."""
 
+import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ CALIBRATION_CLIPS, FEWEST_CLIPS = 256, 16
 MAX_GMAC = 400
 """A slow network is calibrated on fewer clips: 400 GMAC take a core about ten seconds."""
 AT_ONCE = 16
+FEW_WEIGHTS = 64
 QUANTISED = ("Conv", "Gemm", "MatMul", "Relu", "MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
 """What computes with weights, and what can pass bytes on as they are."""
 
@@ -108,18 +110,18 @@ def _to_int8(graph: onnx.ModelProto, calibration: np.ndarray | None) -> onnx.Mod
 
 
 def _left_in_float(graph: onnx.GraphProto) -> list[str]:
-    """The last layer, whose outputs could otherwise not leave the range of the clips; products of two activations; and
-    those whose weights are on the left, which onnxruntime has no kernel for where each channel has its own scale.
+    """The last layer, whose outputs could otherwise not leave the range of the clips; products of two activations;
+    those whose weights are on the left, which onnxruntime has no kernel for where each channel has its own scale; and
+    those with FEW_WEIGHTS, where the conversions take longer than the product.
 
     With both products of attention quantised, outputs of onnxruntime 1.31 differ by up to 0.08 from those of the same
     file without its optimisation; with either in float they do not. Presumably it fuses the softmax in between.
     """
-    weights, (given,) = {entry.name for entry in graph.initializer}, graph.output
+    weights, (given,) = {entry.name: math.prod(entry.dims) for entry in graph.initializer}, graph.output
     return [
         node.name
         for node in graph.node
-        if given.name in node.output
-        or (node.op_type == "MatMul" and (weights.isdisjoint(node.input) or node.input[0] in weights))
+        if given.name in node.output or (node.op_type == "MatMul" and weights.get(node.input[1], 0) < FEW_WEIGHTS)
     ]
 
 

@@ -44,7 +44,7 @@ def test_each_family_exports_and_agrees_with_pytorch_at_any_batch(architecture, 
 def test_where_nothing_is_bright_onnxruntime_computes_the_same(family, tmp_path):
     # The converter drops what is added if it is nearly nothing, and sigmoids differ in the dark.
     model = registry.build({"family": family})
-    for statistic in model.norm.running_var, model.norm.weight:
+    for statistic in model.head.norm.running_var, model.head.norm.weight:
         torch.nn.init.constant_(statistic, 0.1)  # as strict as training makes it
     dark = np.random.default_rng(0).poisson(4, (20, 16, 41, 41)).astype(np.uint8)
     record = export(model, tmp_path / "model.onnx", frames=16, clips=np.concatenate([dark, np.zeros_like(dark[:1])]))

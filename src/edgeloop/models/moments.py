@@ -4,6 +4,7 @@ What speed and power change is the shape of the pool; its direction says nothing
 to learn both. Central second moments have it by definition (Hu, IRE Transactions on Information Theory 8, 1962).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,20 +15,32 @@ from edgeloop.models.genes import Genes, frames_gene, gene, pixels_gene
 from edgeloop.models.layers import ACTIVATIONS, head
 from edgeloop.models.preprocess import CLIP_PIXELS, COUNTS, Preprocess
 
-UNIT_PX = 10
-"""Lengths are in so many pixels of the camera: moments of a melt pool are then about 1."""
-SMALLEST = 1e-6
-"""Added to what is divided by: far less than what a single bright pixel has."""
-FLOOR = 1e-4
+UNIT_PX, UNIT_AREA_PX = 10, 16
+"""Lengths and areas are in so many pixels of the camera: those of a melt pool are then about 1, and fp16 holds them."""
+ROUND = 1e-3
+"""A mask is taken to be at least so much longer than wide, relative to its area: less is rounding, of another kind in
+each runtime."""
+FLOOR = 1e-3
 """Added to what the logarithm is taken of: less than a single bright pixel has. Near zero, runtimes differ."""
 EPSILON = 1e-2
 """Of the normalisation of logarithms: a tenth of a feature is as much as it may take for a standard deviation."""
 
-HALF_AND_APART = torch.tensor([[0.5, 0.5, -0.5], [0.5, -0.5, -0.5], [0.0, 0.0, 1.0]])
-"""From the variances along x, y and their diagonal to (the half of the trace of the covariance, the two numbers whose
-length is half of the difference of its eigenvalues). One small product instead of eight sums, each of which takes a
-runtime as long."""
-BOTH = torch.tensor([1.0, -1.0])
+FORMS = torch.tensor(
+    [
+        [1.0, 0.0, 0.0, 0.0, ROUND],
+        [0.0, 0.5, 0.5, -0.5, 0.0],
+        [0.0, 0.5, -0.5, -0.5, 0.0],
+        [0.0, 0.0, 0.0, 1.0, 0.0],
+        [0.0, -0.5, -0.5, 0.5, 0.0],
+        [0.0, -0.5, 0.5, 0.5, 0.0],
+        [0.0, 0.0, 0.0, -1.0, 0.0],
+    ]
+)
+"""From the products of `monomials` to (area^2; half of the trace of the covariance; two numbers whose length is half of
+the difference of its eigenvalues, and ROUND), all of them times area^2. One small product instead of a dozen of sums,
+quotients and differences, each of which takes a runtime as long."""
+EIGENVALUES = torch.tensor([[1.0, 0.0, ROUND], [0.0, 1.0, 1.0], [0.0, 1.0, -1.0]])
+"""From area^2 and the two to area^2 and the eigenvalues, the smaller one no less than zero for all ROUND."""
 
 
 @dataclass(frozen=True)
@@ -55,31 +68,35 @@ class MomentsNetwork(nn.Module):
     def __init__(self, genes: Moments):
         super().__init__()
         self.preprocess = Preprocess(genes.frames, genes.pixels)
-        self.shape = Shape(genes.thresholds, genes.pixels)
-        self.norm = RunningNorm(self.shape.features, eps=EPSILON)
-        self.head = head(self.shape.features, genes.head, genes.activation, genes.dropout)
+        self.shape = Shape(genes.frames, genes.thresholds, genes.pixels)
+        self.head = NormedHead(self.shape.features, genes.head, genes.activation, genes.dropout)
 
     def forward(self, clip: Tensor) -> Tensor:
-        mean = self.preprocess(clip).flatten(2).mean(1, keepdim=True)
-        return self.head(self.norm(self.shape(mean)))
+        return self.head(self.shape(self.preprocess(clip).flatten(2)))
 
 
 class Shape(nn.Module):
-    """A mean frame of sqrt(counts) [N, 1, pixels * pixels] to the logarithms of its masks' moments, [N, `features`]."""
+    """Frames of sqrt(counts) [N, frames, pixels * pixels] to the logarithms of `forms` of masks, [N, `features`]."""
 
-    def __init__(self, thresholds: int, pixels: int):
+    def __init__(self, frames: int, thresholds: int, pixels: int):
         super().__init__()
-        self.features = 3 * thresholds
+        self.frames, self.features = frames, 3 * thresholds
         step = COUNTS**0.5 / (thresholds + 1)
         self.threshold = nn.Parameter(step * torch.arange(1.0, thresholds + 1))
         self.slope = nn.Parameter(torch.full((thresholds,), 2.0))
         # Derived from the genes, so it is no part of the saved weights.
         self.register_buffer("monomials", monomials(pixels), persistent=False)
 
-    def forward(self, mean: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
+        shift = -self.slope * self.threshold
+        if self.training:
+            levels = x.mean(1, keepdim=True) * self.slope[:, None] + shift[:, None]
+        else:  # the same as a convolution: to runtimes it is a single operator with what comes next, to PyTorch slower
+            weight = (self.slope / self.frames)[:, None, None].expand(-1, self.frames, -1)
+            levels = functional.conv1d(x, weight, shift)
         # Piecewise linear: zero in the dark, where runtimes differ in how small a sigmoid is, and where it adds up.
-        masks = functional.hardsigmoid(mean * self.slope[:, None] - (self.slope * self.threshold)[:, None])
-        return (area_and_axes(masks @ self.monomials) + FLOOR).log().flatten(1)
+        masks = functional.hardsigmoid(levels)
+        return (forms(masks @ self.monomials) + FLOOR).log().flatten(1)
 
 
 class RunningNorm(nn.BatchNorm1d):
@@ -94,29 +111,53 @@ class RunningNorm(nn.BatchNorm1d):
         if self.training:
             with torch.no_grad():
                 super().forward(x)
+        scale, shift = self.scale_and_shift()
+        return x * scale + shift
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """What a feature is multiplied by, and what is added then."""
         scale = self.weight / (self.running_var + self.eps).sqrt()
-        return x * scale + (self.bias - self.running_mean * scale)
+        return scale, self.bias - self.running_mean * scale
+
+
+class NormedHead(nn.Module):
+    """RunningNorm, then dense layers; once trained, the first of these does both."""
+
+    def __init__(self, features: int, hidden: Sequence[int], activation: str, dropout: float):
+        super().__init__()
+        self.norm = RunningNorm(features, eps=EPSILON)
+        self.head = head(features, hidden, activation, dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, *others = (layer for layer in self.head if not isinstance(layer, nn.Dropout))
+        if self.training or not others:
+            return self.head(self.norm(x))
+        scale, shift = self.norm.scale_and_shift()
+        x = functional.linear(x, first.weight * scale, first.bias + first.weight @ shift)
+        for layer in others:
+            x = layer(x)
+        return x
 
 
 def monomials(side: int) -> Tensor:
-    """[side * side, 7]: at each pixel of a square, as shares of its area, 1; x, y and u; x^2, y^2 and u^2.
+    """[side * side, 14]: at each pixel of a square two times seven terms, whose sums over a mask `forms` multiplies.
 
-    u is along the diagonal.
+    Per unit of area: 1; x^2, y^2 and u^2; x, y and u. Then 1, 1, 1, 1; x, y and u. u is along the diagonal.
     """
-    axis = (torch.arange(side) - (side - 1) / 2) * min(1.0, CLIP_PIXELS / side) / UNIT_PX
+    pixel = min(1.0, CLIP_PIXELS / side)
+    axis = (torch.arange(side) - (side - 1) / 2) * pixel / UNIT_PX
     y, x = (grid.flatten() for grid in torch.meshgrid(axis, axis, indexing="ij"))
     along = torch.stack([x, y, (x + y) / 2**0.5], 1)
-    return torch.cat([torch.ones_like(x)[:, None], along, along.square()], 1) / side**2
+    one = torch.ones_like(x)[:, None]
+    return torch.cat([one, along.square(), along, one.expand(-1, 4), along], 1) * pixel**2 / UNIT_AREA_PX
 
 
-def area_and_axes(sums: Tensor) -> Tensor:
-    """Sums of a mask over `monomials` [..., 7] to [..., 3]: its area, and its variance along and across its length.
+def forms(sums: Tensor) -> Tensor:
+    """Sums of a mask over `monomials` [..., 14] to [..., 3]: its area, variance along and across.
 
-    The two variances are the eigenvalues of the covariance, which three variances determine.
+    Each times the area, the variances twice: logarithms of products are sums, which a dense layer takes apart, so that
+    there is no need to divide.
     """
-    area = sums[..., :1]
-    means = sums[..., 1:] / (area + SMALLEST)
-    variances = means[..., 3:] - means[..., :3].square()
-    half, apart = (variances @ HALF_AND_APART.to(sums)).split((1, 2), -1)
-    apart = torch.linalg.vector_norm(apart, dim=-1, keepdim=True)
-    return torch.cat([area, (half + apart * BOTH.to(sums)).relu()], -1)
+    left, right = sums.split(7, -1)
+    scalars, apart = ((left * right) @ FORMS.to(sums)).split((2, 3), -1)
+    return torch.cat([scalars, torch.linalg.vector_norm(apart, dim=-1, keepdim=True)], -1) @ EIGENVALUES.to(sums)

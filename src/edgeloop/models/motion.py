@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeloop.models.genes import gene
-from edgeloop.models.layers import head
-from edgeloop.models.moments import EPSILON, Moments, RunningNorm, Shape
+from edgeloop.models.moments import Moments, NormedHead, Shape
 from edgeloop.models.preprocess import CLIP_PIXELS, Preprocess
 
 RADII, ANGLES = 16, 16
@@ -61,20 +60,18 @@ class MotionNetwork(nn.Module):
     def __init__(self, genes: Motion):
         super().__init__()
         self.preprocess = Preprocess(genes.frames, genes.pixels)
-        self.shape = Shape(genes.thresholds, genes.pixels)
-        self.glide = Glide(genes.pixels, genes.lag, genes.frequencies)
+        self.shape = Shape(genes.frames, genes.thresholds, genes.pixels)
+        self.glide = Glide(genes.frames, genes.pixels, genes.lag, genes.frequencies)
         features = self.shape.features + self.glide.features
-        self.norm = RunningNorm(features, eps=EPSILON)
-        self.head = head(features, genes.head, genes.activation, genes.dropout)
+        self.head = NormedHead(features, genes.head, genes.activation, genes.dropout)
 
     def forward(self, clip: Tensor) -> Tensor:
-        x = self.preprocess(clip)
-        mean = x.mean(1, keepdim=True)
-        return self.head(self.norm(torch.cat([self.shape(mean.flatten(2)), self.glide(x, mean)], 1)))
+        x = self.preprocess(clip).flatten(2)
+        return self.head(torch.cat([self.shape(x), *self.glide(x)], 1))
 
 
 class Glide(nn.Module):
-    """Frames [N, T, pixels, pixels] and their mean [N, 1, pixels, pixels] to [N, `features`].
+    """Frames of sqrt(counts) [N, frames, pixels * pixels] to [N, RADII] and [N, 1].
 
     For each of some distances, the largest correlation over all directions of the frames with those `lag` later; and
     the distance, in pixels per frame, around which it is largest.
@@ -82,9 +79,11 @@ class Glide(nn.Module):
 
     features = RADII + 1
 
-    def __init__(self, pixels: int, lag: int, frequencies: int):
+    def __init__(self, frames: int, pixels: int, lag: int, frequencies: int):
         super().__init__()
-        self.lag, self.rows, self.columns = lag, 2 * frequencies + 1, frequencies + 1
+        self.pixels, self.lag = pixels, lag
+        self.rows, self.columns = 2 * frequencies + 1, frequencies + 1
+        self.noise = NOISE * frames**0.5
         position = 2 * math.pi * torch.arange(pixels) / pixels
         rows, columns = torch.arange(-frequencies, frequencies + 1), torch.arange(frequencies + 1)
         by_row, by_column = torch.outer(rows, position), torch.outer(position, columns)
@@ -95,33 +94,40 @@ class Glide(nn.Module):
         )
         phase = rows[:, None, None] * down + columns[:, None] * right
         # Half of a real picture's spectrum is enough: the other columns are those that are there, conjugated.
-        even, odd = ((1 + (columns > 0))[:, None] / pixels**2 * f(phase) for f in (torch.cos, torch.sin))
+        share = SHARPNESS * frames / (frames - lag) * (1 + (columns > 0))[:, None] / pixels**2
         cos, sin = by_column.cos(), by_column.sin()
         tables = {
+            # A frame less the mean one.
+            "centring": torch.eye(frames) - 1 / frames,
             # For each frequency cosines, then sines, so that a reshape puts them beside each other.
             "by_row": torch.stack([by_row.cos(), by_row.sin()], 1).flatten(0, 1),
             # To real parts, and imaginary ones with their sign turned; and to what these are multiplied by for the odd
             # part of a product. Divided, so that fp16 can hold the sums.
             "by_column": torch.cat([torch.cat([cos, sin, sin, -cos], 1), torch.cat([-sin, cos, cos, sin], 1)]) / pixels,
-            "inverse": torch.stack([even, even, odd, odd], 1).flatten(0, 2),
+            "inverse": torch.stack([share * phase.cos(), share * phase.sin()], 1).flatten(0, 2),
             "distances": distances[:, None] / lag,
         }
         for name, table in tables.items():  # derived from the genes, so no part of the saved weights
             self.register_buffer(name, table.contiguous(), persistent=False)
         self.weight = nn.Parameter(torch.ones(len(rows), 1, len(columns)))
-        self.sharpness = nn.Parameter(torch.tensor(math.log(SHARPNESS)))
 
-    def forward(self, x: Tensor, mean: Tensor) -> Tensor:
-        change = ((x * x).mean(1, keepdim=True) - mean * mean).relu().sqrt()
-        waves = (self.by_row @ (x / (change + NOISE))).unflatten(2, (self.rows, 2)).flatten(3) @ self.by_column
-        # What stands still is the same in all frames. To take it away here is to do so for a tenth of the pixels.
-        waves = (waves - waves.mean(1, keepdim=True)).unflatten(3, (2, 2 * self.columns))
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        # What stands still is the same in all frames, and the brighter a pixel, the more it changes.
+        x = self.centring @ x
+        if self.training:
+            change = x.square().sum(1, keepdim=True).sqrt()
+        else:  # the same: to runtimes it is a single operator, to PyTorch slower
+            change = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        x = x / (change + self.noise)
+        x = x.unflatten(2, (self.pixels, self.pixels))
+        waves = (self.by_row @ x).unflatten(2, (self.rows, 2)).flatten(3) @ self.by_column
+        waves = waves.unflatten(3, (2, 2, self.columns))
         # What has moved by d has a spectrum that is turned by exp(-i k d). So the product with the conjugate of the
         # later one has the phase k d, and its inverse transform a peak at d.
-        across = (waves[:, : -self.lag, :, :1] * waves[:, self.lag :]).mean(1).flatten(1)
-        inverse = self.inverse * self.weight.expand(-1, 4, -1).flatten()[:, None]
+        across = (waves[:, : -self.lag, :, :1] * waves[:, self.lag :]).sum((1, 4)).flatten(1)
+        inverse = self.inverse * self.weight.expand(-1, 2, -1).flatten()[:, None]
         found = (across @ inverse).unflatten(1, (RADII, ANGLES)).amax(2)
-        return torch.cat([found, (found * self.sharpness.exp()).softmax(1) @ self.distances], 1)
+        return found, found.softmax(1) @ self.distances
 
 
 def reach(side_px: int, lag: int) -> float:
