@@ -12,6 +12,8 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[1]
+TIMEOUT_S = 1200
+"""Many times what any command takes on a quiet machine: it ends what hangs, and nothing that is only slow."""
 TINY = yaml.safe_load((ROOT / "tests/configs/tiny.yaml").read_text())
 
 
@@ -38,8 +40,9 @@ class Run:
 
     def snakemake(self, *arguments, fails=False):
         done = subprocess.run(
-            self.command(*arguments), env=self.environment, cwd=self.source, capture_output=True, text=True, timeout=400
-        )
+            self.command(*arguments),
+            env=self.environment, cwd=self.source, capture_output=True, text=True, timeout=TIMEOUT_S,
+        )  # fmt: skip
         output = done.stdout + done.stderr
         assert (done.returncode != 0) == fails, output
         return output
@@ -57,7 +60,7 @@ class Run:
         """What `python -m edgeloop` says in the folder of the run."""
         done = subprocess.run(
             [sys.executable, "-m", "edgeloop", *map(str, arguments)],
-            cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=400,
+            cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=TIMEOUT_S,
         )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr

@@ -98,7 +98,7 @@ def make(site, cluster):
     def run(*arguments):
         command = ["make", "-o", ".venv/ready", f"BIN={os.path.dirname(sys.executable)}", *arguments]
         return subprocess.run(
-            command, cwd=site, capture_output=True, text=True, timeout=400,
+            command, cwd=site, capture_output=True, text=True, timeout=1200,
             env={**os.environ, "PATH": cluster.environment["PATH"], "PYTHONPATH": f"{site}:{site}/src"},
         )  # fmt: skip
 
