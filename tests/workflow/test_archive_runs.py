@@ -6,7 +6,9 @@ import json
 import random
 import re
 import shutil
+import subprocess
 import zipfile
+from base64 import b64encode
 from pathlib import Path
 
 import jsonschema
@@ -17,12 +19,14 @@ from searches import ROOT, Run
 
 from edgeloop import config as configuration
 from edgeloop import yamlfile
-from edgeloop.archive import ArchiveError, container, data, pack, replay, reproduce, unpack, verify
+from edgeloop.archive import ArchiveError, container, data, pack, privacy, replay, reproduce, unpack, verify
 from edgeloop.records import read_json, write_json
 from edgeloop.search import warm_start
 
 pytestmark = pytest.mark.workflow
 NAME = "tiny-space-gp-ehvi-seed1.zip"
+KEY = b"-----BEGIN OPENSSH PRIVATE KEY-----\n" + b64encode(bytes(range(48))) + b"\n-----END OPENSSH PRIVATE KEY-----\n"
+"""Put together here, so that it is none in this file."""
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +285,9 @@ def test_the_way_to_a_device_and_its_keys_are_in_no_archive(archived, tmp_path):
     ("content", "complaint"),
     [
         (lambda run: f"see {run.folder}/results".encode(), "names a place of this machine"),
-        (lambda run: b"-----BEGIN OPENSSH PRIVATE KEY-----", "holds a private key"),
+        (lambda run: KEY, "holds a private key"),
+        (lambda run: KEY.replace(b"KEY-----\n", b"KEY-----\nProc-Type: 4,ENCRYPTED\n\n"), "holds a private key"),
+        (lambda run: json.dumps({"key": KEY.decode()}).encode(), "holds a private key"),
     ],
 )
 def test_a_file_that_cannot_be_cleaned_is_not_archived_and_named(archived, tmp_path, content, complaint):
@@ -294,6 +300,15 @@ def test_a_file_that_cannot_be_cleaned_is_not_archived_and_named(archived, tmp_p
     finally:
         shutil.rmtree(archived.path("finalists"))
     assert not (tmp_path / "run.zip").exists()
+
+
+def test_no_file_of_these_sources_is_taken_for_a_key():
+    """The runs of these tests have a part of the sources; a user's has all of them."""
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    names = [name for name in files.split("\0") if (ROOT / name).is_file()]
+    assert str(Path(__file__).relative_to(ROOT)) in names
+    for name in names:
+        privacy.refuse_keys(name, (ROOT / name).read_bytes())
 
 
 def test_finalists_with_their_bundles_and_the_report_are_archived(archived, archive):
