@@ -12,6 +12,7 @@ from torch import nn
 
 from edgeloop.export import BATCH, INPUT, OUTPUT, TOLERANCE, export, export_untrained
 from edgeloop.models import registry
+from edgeloop.models.moments import SHAPES
 from edgeloop.models.preprocess import Targets
 
 
@@ -40,10 +41,11 @@ def test_each_family_exports_and_agrees_with_pytorch_at_any_batch(architecture, 
     np.testing.assert_allclose(alone, record["outputs"], atol=1e-5)
 
 
+@pytest.mark.parametrize("shapes", list(SHAPES))
 @pytest.mark.parametrize("family", ["moments", "motion"])
-def test_where_nothing_is_bright_onnxruntime_computes_the_same(family, tmp_path):
+def test_where_nothing_is_bright_onnxruntime_computes_the_same(family, shapes, tmp_path):
     # The converter drops what is added if it is nearly nothing, and sigmoids differ in the dark.
-    model = registry.build({"family": family})
+    model = registry.build({"family": family, "shapes": shapes})
     for statistic in model.head.norm.running_var, model.head.norm.weight:
         torch.nn.init.constant_(statistic, 0.1)  # as strict as training makes it
     dark = np.random.default_rng(0).poisson(4, (20, 16, 41, 41)).astype(np.uint8)

@@ -7,7 +7,18 @@ from torch.nn import functional
 
 from edgeloop.models import registry
 from edgeloop.models.layers import TemporalShift
-from edgeloop.models.moments import UNIT_AREA_PX, UNIT_PX, NormedHead, RunningNorm, Shape, forms, monomials
+from edgeloop.models.moments import (
+    FLOOR,
+    SHAPES,
+    UNIT_AREA_PX,
+    UNIT_PX,
+    Masks,
+    NormedHead,
+    RunningNorm,
+    Spread,
+    forms,
+    monomials,
+)
 from edgeloop.models.motion import Glide
 from edgeloop.models.preprocess import MEAN, STD, FirstConv2d, FirstConv3d, Preprocess, standardise_targets
 
@@ -66,6 +77,7 @@ def random_architecture(family: str, rng: np.random.Generator) -> dict:
         }
     if family in ("moments", "motion"):
         kind = {"family": family, "thresholds": pick([1, 4, 8]), "activation": pick(ACTIVATIONS)}
+        kind["shapes"] = pick(list(SHAPES))
         if family == "motion":
             kind |= {"lag": pick([1, 2, 3]), "frequencies": pick([4, 8, 11]), "pixels": pick([25, 33, 40, 41])}
         return common | kind | {"head": pick([[], [16], [16, 8]]), "dropout": pick([0.0, 0.2])}
@@ -274,15 +286,35 @@ def test_lengths_are_those_of_the_camera_however_the_picture_was_cut_or_enlarged
     torch.testing.assert_close(native, enlarged, rtol=3e-3, atol=1e-2)
 
 
-def test_masks_are_those_of_the_mean_frame_in_training_and_after():
+def features(masks: Masks, picture: torch.Tensor) -> torch.Tensor:
+    """What a network has of the masks of a picture [pixels * pixels], as it is defined."""
+    levels = masks.slope[:, None] * (picture - masks.threshold[:, None])
+    return (forms((levels / 6 + 0.5).clamp(0, 1) @ masks.monomials) + FLOOR).log().flatten()
+
+
+def mean_features(shape, frames):
+    return features(shape, frames.mean(0))
+
+
+def mean_and_change_features(shape, frames):
+    change = (frames - frames.mean(0)).square().mean(0).sqrt()
+    return torch.cat([features(shape, frames.mean(0)), features(shape.of_change, change)])
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [("mean", mean_features), ("mean_and_change", mean_and_change_features)],
+)
+def test_shapes_are_those_of_the_pictures_in_training_and_after(name, plain):
     torch.manual_seed(0)
-    shape, x = Shape(4, 3, 20), 15 * torch.rand(2, 4, 400)
+    shape, x = SHAPES[name](4, 3, 20), 15 * torch.rand(2, 4, 400)
     with torch.no_grad():
-        shape.slope.copy_(torch.tensor([1.0, 2.0, 3.0]))
-        levels = shape.slope[:, None] * (x.mean(1, keepdim=True) - shape.threshold[:, None])
-        expected = (forms((levels / 6 + 0.5).clamp(0, 1) @ monomials(20)) + 1e-3).log().flatten(1)
-        torch.testing.assert_close(shape(x), expected)
-        torch.testing.assert_close(shape.eval()(x), expected)
+        for parameter in shape.parameters():  # each mask with levels of its own
+            parameter.mul_(1 + 0.2 * torch.rand_like(parameter))
+        expected = torch.stack([plain(shape, clip) for clip in x])
+        assert expected.shape == (2, shape.features)
+        torch.testing.assert_close(shape(x, Spread(4)(x)[1]), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(shape.eval()(x, Spread(4).eval()(x)[1]), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("degrees", [0.0, 37.0, 90.0, 200.0, 310.0])
@@ -304,18 +336,18 @@ def test_a_texture_that_glides_is_found_at_its_distance_in_any_direction(lag, px
     clip = torch.stack(frames)[None]
     glide = Glide(8, 41, lag, 8)
     with torch.no_grad():
-        correlations, distance = glide(clip.flatten(2))
+        correlations, distance = glide(*Spread(8)(clip.flatten(2)))
     spacing = (glide.distances[1] - glide.distances[0]).item()
     assert glide.distances[correlations.argmax()].item() == pytest.approx(px, abs=spacing)
     assert distance.item() == pytest.approx(px, abs=0.35)
-    for trained, before in zip(glide.eval()(clip.flatten(2)), (correlations, distance), strict=True):
+    for trained, before in zip(glide.eval()(*Spread(8).eval()(clip.flatten(2))), (correlations, distance), strict=True):
         torch.testing.assert_close(trained, before)
 
 
 def test_what_stands_still_has_no_motion():
     clip = (10 * blob(4, 2, 30.0).view(1, 1, 41, 41) + 5).repeat(1, 8, 1, 1)
     with torch.no_grad():
-        correlations, _ = Glide(8, 41, 2, 8)(clip.flatten(2))
+        correlations, _ = Glide(8, 41, 2, 8)(*Spread(8)(clip.flatten(2)))
     assert correlations.abs().max() < 1e-4
 
 

@@ -26,6 +26,7 @@ NETWORKS = {
     "per-frame-transformer": {"family": "conv2d_temporal", "widths": [4, 8], "temporal": "transformer", "frames": 8},
     "moments": {"family": "moments", "frames": 8},
     "motion": {"family": "motion", "frames": 4, "pixels": 33, "lag": 1, "frequencies": 6},
+    "motion-and-change": {"family": "motion", "shapes": "mean_and_change", "thresholds": 4},
     "swin3d": {"family": "swin3d", "embed": 12, "depths": [2], "heads": [3], "mlp_ratio": 1, "patch": [8, 8, 8],
                "dropout": 0.0, "stochastic_depth": 0.0},
 }  # fmt: skip

@@ -20,6 +20,8 @@ UNIT_PX, UNIT_AREA_PX = 10, 16
 ROUND = 1e-3
 """A mask is taken to be at least so much longer than wide, relative to its area: less is rounding, of another kind in
 each runtime."""
+MOST_CHANGE = 4.0
+"""Up to how much thresholds of change are laid, in sqrt(counts)."""
 FLOOR = 1e-3
 """Added to what the logarithm is taken of: less than a single bright pixel has. Near zero, runtimes differ."""
 EPSILON = 1e-2
@@ -43,14 +45,86 @@ EIGENVALUES = torch.tensor([[1.0, 0.0, ROUND], [0.0, 1.0, 1.0], [0.0, 1.0, -1.0]
 """From area^2 and the two to area^2 and the eigenvalues, the smaller one no less than zero for all ROUND."""
 
 
+class Masks(nn.Module):
+    """Soft masks of a picture whose pixels are up to `brightest`, and the logarithms of their `forms`."""
+
+    def __init__(self, thresholds: int, pixels: int, brightest: float = COUNTS**0.5):
+        super().__init__()
+        step = brightest / (thresholds + 1)
+        self.threshold = nn.Parameter(step * torch.arange(1.0, thresholds + 1))
+        self.slope = nn.Parameter(torch.full((thresholds,), 2.0 * COUNTS**0.5 / brightest))
+        # Derived from the genes, so it is no part of the saved weights.
+        self.register_buffer("monomials", monomials(pixels), persistent=False)
+
+    def levels(self, x: Tensor) -> Tensor:
+        """Pictures [..., 1, pixels * pixels] to slope * (x - threshold), [..., thresholds, pixels * pixels]."""
+        return x * self.slope[:, None] - (self.slope * self.threshold)[:, None]
+
+    def forms(self, levels: Tensor) -> Tensor:
+        """To [..., 3 * thresholds]."""
+        # Piecewise linear: zero in the dark, where runtimes differ in how small a sigmoid is, and where it adds up.
+        return (forms(functional.hardsigmoid(levels) @ self.monomials) + FLOOR).log().flatten(-2)
+
+
+class MeanShape(Masks):
+    """What the mean frame's masks are like: [N, `features`] of frames of sqrt(counts) [N, frames, pixels * pixels]."""
+
+    def __init__(self, frames: int, thresholds: int, pixels: int):
+        super().__init__(thresholds, pixels)
+        self.frames, self.features = frames, 3 * thresholds
+
+    def forward(self, x: Tensor, change: Tensor) -> Tensor:
+        return self.forms(self.levels_of_mean(x))
+
+    def levels_of_mean(self, x: Tensor) -> Tensor:
+        if self.training:
+            return self.levels(x.mean(1, keepdim=True))
+        # The same as a convolution: to runtimes it is a single operator, to PyTorch slower.
+        weight = (self.slope / self.frames)[:, None, None].expand(-1, self.frames, -1)
+        return functional.conv1d(x, weight, -self.slope * self.threshold)
+
+
+class MeanAndChangeShape(MeanShape):
+    """The same, and as much of `change` [N, 1, pixels * pixels], how far a pixel is from its mean."""
+
+    def __init__(self, frames: int, thresholds: int, pixels: int):
+        super().__init__(frames, thresholds, pixels)
+        self.of_change = Masks(thresholds, pixels, MOST_CHANGE)
+        self.features = 2 * self.features
+
+    def forward(self, x: Tensor, change: Tensor) -> Tensor:
+        return self.forms(torch.cat([self.levels_of_mean(x), self.of_change.levels(change)], 1))
+
+
+class Spread(nn.Module):
+    """Frames [N, frames, pixels * pixels] to how far they are from their mean, over the square root of their number;
+    and to the root of the sum of the squares of that [N, 1, pixels * pixels]: how much each pixel changes."""
+
+    def __init__(self, frames: int):
+        super().__init__()
+        self.register_buffer("centring", (torch.eye(frames) - 1 / frames) / frames**0.5, persistent=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.centring @ x
+        if self.training:
+            return x, x.square().sum(1, keepdim=True).sqrt()
+        # The same: to runtimes it is a single operator, to PyTorch slower.
+        return x, torch.linalg.vector_norm(x, dim=1, keepdim=True)
+
+
+SHAPES = {"mean": MeanShape, "mean_and_change": MeanAndChangeShape}
+
+
 @dataclass(frozen=True)
 class Moments(Genes):
-    """Soft masks of the mean frame, each above a learned threshold, and their moments.
+    """Soft masks of a picture, each above a learned threshold, and their moments.
 
-    thresholds: how many masks. head: widths of hidden layers before the targets.
+    thresholds: how many masks. shapes: of which pictures, the mean frame alone, or how much each pixel changes, too.
+    head: widths of hidden layers before the targets.
     """
 
     thresholds: int = gene(8, minimum=1, maximum=256)
+    shapes: str = gene("mean", choices=tuple(SHAPES))
     activation: str = gene("relu", choices=tuple(ACTIVATIONS))
     head: tuple[int, ...] = gene((32,), minimum=1, maximum=4096)
     dropout: float = gene(0.0, minimum=0.0, maximum=0.9)
@@ -68,35 +142,14 @@ class MomentsNetwork(nn.Module):
     def __init__(self, genes: Moments):
         super().__init__()
         self.preprocess = Preprocess(genes.frames, genes.pixels)
-        self.shape = Shape(genes.frames, genes.thresholds, genes.pixels)
+        self.spread = Spread(genes.frames)
+        self.shape = SHAPES[genes.shapes](genes.frames, genes.thresholds, genes.pixels)
         self.head = NormedHead(self.shape.features, genes.head, genes.activation, genes.dropout)
 
     def forward(self, clip: Tensor) -> Tensor:
-        return self.head(self.shape(self.preprocess(clip).flatten(2)))
-
-
-class Shape(nn.Module):
-    """Frames of sqrt(counts) [N, frames, pixels * pixels] to the logarithms of `forms` of masks, [N, `features`]."""
-
-    def __init__(self, frames: int, thresholds: int, pixels: int):
-        super().__init__()
-        self.frames, self.features = frames, 3 * thresholds
-        step = COUNTS**0.5 / (thresholds + 1)
-        self.threshold = nn.Parameter(step * torch.arange(1.0, thresholds + 1))
-        self.slope = nn.Parameter(torch.full((thresholds,), 2.0))
-        # Derived from the genes, so it is no part of the saved weights.
-        self.register_buffer("monomials", monomials(pixels), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        shift = -self.slope * self.threshold
-        if self.training:
-            levels = x.mean(1, keepdim=True) * self.slope[:, None] + shift[:, None]
-        else:  # the same as a convolution: to runtimes it is a single operator with what comes next, to PyTorch slower
-            weight = (self.slope / self.frames)[:, None, None].expand(-1, self.frames, -1)
-            levels = functional.conv1d(x, weight, shift)
-        # Piecewise linear: zero in the dark, where runtimes differ in how small a sigmoid is, and where it adds up.
-        masks = functional.hardsigmoid(levels)
-        return (forms(masks @ self.monomials) + FLOOR).log().flatten(1)
+        x = self.preprocess(clip).flatten(2)
+        _, change = self.spread(x)
+        return self.head(self.shape(x, change))
 
 
 class RunningNorm(nn.BatchNorm1d):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeloop.models.genes import gene
-from edgeloop.models.moments import Moments, NormedHead, Shape
+from edgeloop.models.moments import SHAPES, Moments, NormedHead, Spread
 from edgeloop.models.preprocess import CLIP_PIXELS, Preprocess
 
 RADII, ANGLES = 16, 16
@@ -60,18 +60,20 @@ class MotionNetwork(nn.Module):
     def __init__(self, genes: Motion):
         super().__init__()
         self.preprocess = Preprocess(genes.frames, genes.pixels)
-        self.shape = Shape(genes.frames, genes.thresholds, genes.pixels)
+        self.spread = Spread(genes.frames)
+        self.shape = SHAPES[genes.shapes](genes.frames, genes.thresholds, genes.pixels)
         self.glide = Glide(genes.frames, genes.pixels, genes.lag, genes.frequencies)
         features = self.shape.features + self.glide.features
         self.head = NormedHead(features, genes.head, genes.activation, genes.dropout)
 
     def forward(self, clip: Tensor) -> Tensor:
         x = self.preprocess(clip).flatten(2)
-        return self.head(torch.cat([self.shape(x), *self.glide(x)], 1))
+        apart, change = self.spread(x)
+        return self.head(torch.cat([self.shape(x, change), *self.glide(apart, change)], 1))
 
 
 class Glide(nn.Module):
-    """Frames of sqrt(counts) [N, frames, pixels * pixels] to [N, RADII] and [N, 1].
+    """What `Spread` makes of frames of sqrt(counts) to [N, RADII] and [N, 1].
 
     For each of some distances, the largest correlation over all directions of the frames with those `lag` later; and
     the distance, in pixels per frame, around which it is largest.
@@ -83,7 +85,6 @@ class Glide(nn.Module):
         super().__init__()
         self.pixels, self.lag = pixels, lag
         self.rows, self.columns = 2 * frequencies + 1, frequencies + 1
-        self.noise = NOISE * frames**0.5
         position = 2 * math.pi * torch.arange(pixels) / pixels
         rows, columns = torch.arange(-frequencies, frequencies + 1), torch.arange(frequencies + 1)
         by_row, by_column = torch.outer(rows, position), torch.outer(position, columns)
@@ -97,8 +98,6 @@ class Glide(nn.Module):
         share = SHARPNESS * frames / (frames - lag) * (1 + (columns > 0))[:, None] / pixels**2
         cos, sin = by_column.cos(), by_column.sin()
         tables = {
-            # A frame less the mean one.
-            "centring": torch.eye(frames) - 1 / frames,
             # For each frequency cosines, then sines, so that a reshape puts them beside each other.
             "by_row": torch.stack([by_row.cos(), by_row.sin()], 1).flatten(0, 1),
             # To real parts, and imaginary ones with their sign turned; and to what these are multiplied by for the odd
@@ -111,15 +110,9 @@ class Glide(nn.Module):
             self.register_buffer(name, table.contiguous(), persistent=False)
         self.weight = nn.Parameter(torch.ones(len(rows), 1, len(columns)))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, apart: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
         # What stands still is the same in all frames, and the brighter a pixel, the more it changes.
-        x = self.centring @ x
-        if self.training:
-            change = x.square().sum(1, keepdim=True).sqrt()
-        else:  # the same: to runtimes it is a single operator, to PyTorch slower
-            change = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        x = x / (change + self.noise)
-        x = x.unflatten(2, (self.pixels, self.pixels))
+        x = (apart / (change + NOISE)).unflatten(2, (self.pixels, self.pixels))
         waves = (self.by_row @ x).unflatten(2, (self.rows, 2)).flatten(3) @ self.by_column
         waves = waves.unflatten(3, (2, 2, self.columns))
         # What has moved by d has a spectrum that is turned by exp(-i k d). So the product with the conjugate of the
