@@ -40,8 +40,16 @@ NETWORKS = {
     "per frame, gru": {**PER_FRAME, "temporal": "gru"},
     "per frame, transformer": {**PER_FRAME, "temporal": "transformer"},
     "moments": {"family": "moments"},
-    "motion": {"family": "motion"},
-    "motion, 4 frames": {"family": "motion", "frames": 4, "pixels": 33, "thresholds": 4, "lag": 1, "frequencies": 7},
+    "motion": {"family": "motion", "shapes": "mean_and_change"},
+    "motion, 4 frames": {
+        "family": "motion",
+        "shapes": "mean_and_change",
+        "frames": 4,
+        "pixels": 29,
+        "thresholds": 4,
+        "lag": 1,
+        "frequencies": 6,
+    },
     "swin3d": {"family": "swin3d", "stochastic_depth": 0.0, "dropout": 0.0, **SWIN},
 }
 RECIPE = {"lr": 4e-3, "batch_size": 32}

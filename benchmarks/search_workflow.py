@@ -45,9 +45,9 @@ def configuration(strategy: str, seed: int, asked: argparse.Namespace) -> dict[s
     return config | {"space": "space.yaml"} | rest
 
 
-def space() -> dict[str, Any]:
+def space(source: Path) -> dict[str, Any]:
     """config/spaces/meltpool.yaml in fp32: what int8 loses is measured, on weights that mean nothing here."""
-    return yaml.safe_load((ROOT / "config/spaces/meltpool.yaml").read_text()) | {"precision": ["fp32"]}
+    return yaml.safe_load((source / "config/spaces/meltpool.yaml").read_text()) | {"precision": ["fp32"]}
 
 
 def hypervolumes(folder: Path, generations: int) -> list[float]:
@@ -82,7 +82,7 @@ def main() -> None:
                 folder.mkdir(exist_ok=True)
                 if (prepared := place / "prepared").exists():
                     shutil.copytree(prepared, folder, dirs_exist_ok=True)
-                (folder / "space.yaml").write_text(yaml.safe_dump(space(), sort_keys=False))
+                (folder / "space.yaml").write_text(yaml.safe_dump(space(source), sort_keys=False))
                 (folder / "config.yaml").write_text(yaml.safe_dump(configuration(strategy, seed, asked)))
                 if not prepared.exists():  # data and enrolment are the same for all
                     targets = [
