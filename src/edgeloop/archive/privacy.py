@@ -20,10 +20,7 @@ OF_THE_PLACE = (
     "host", "port", "user", "identity_file", "known_hosts", "gateways", "python", "work_folder", "lock_file",
 )  # fmt: skip
 """Keys of a device's entry that say how it is reached from where the run was."""
-# With what follows, be it as text within JSON: whoever only names the line, as a document may, gives nothing away.
-KEY = re.compile(
-    rb"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:\s|\\[nr])+(?:[A-Z][\w-]*:[^\n\\]*(?:\s|\\[nr])+)*[A-Za-z0-9+/=]{16}"
-)
+KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 OTHER_PATH = re.compile(r"(?<![\w.~/-])/(?:[^\s/'\"=:,{}]+/)*([^\s/'\"=:,{}]+)")
 # Where a name ends: `/home/ann` is in `/home/ann/x` and in "/home/ann", not in `/home/anne`; 10.0.0.7 not in 10.0.0.71.
 A_PATH, AN_ADDRESS, ITS_END = r"(?<![\w~])", r"(?:[\w.-]+@)?(?<![\w.-])", r"(?![\w-]|\.\w)"
