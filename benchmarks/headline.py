@@ -29,14 +29,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import irreducible_error
+import numpy as np
 import yaml
 from tabulate import tabulate
 
+from edgeloop.models import registry
+from edgeloop.models.preprocess import CLIP_FRAMES
 from edgeloop.records import read_json, write_json
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +52,14 @@ DEVICE, BASELINE, RECIPE, FOUND = (
 )
 PAPER = {"speedup": 8.8, "quality_gain": 1.35}
 """Aach et al. (2025) on a Jetson AGX Orin: how much faster and better their best network is than that Swin3D."""
-TARGET = {"speedup": 1000, "p99_ms": 0.05, "quality_gain": 1.5, "quality_gain_recipe": 1.0, "times_irreducible": 1.15}
+TARGET = {
+    "speedup": 1000,
+    "p99_ms": 0.05,
+    "quality_gain": 1.5,
+    "quality_gain_recipe": 1.0,
+    "times_irreducible": 1.15,
+    "times_irreducible_own_frames": 1.15,
+}
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,7 @@ class Size:
 FULL = {"embed": 96, "depths": [2, 2, 6, 2], "heads": [3, 6, 12, 24]}
 SIZES = {
     "gpu": Size(224, 6, 20, 240, 64, 8, 64, 30, 60, 2, 3, 60, 0.04, FULL),
-    "cpu": Size(28, 4, 10, 60, 24, 6, 32, 2, 6, 2, 3, 40, 0.04, FULL),
+    "cpu": Size(28, 4, 10, 60, 12, 4, 32, 2, 4, 2, 3, 40, 0.04, FULL),
     "tiny": Size(25, 3, 3, 16, 2, 2, 4, 1, 1, 1, 2, 2, 1000, {"embed": 12, "depths": [1, 1], "heads": [1, 2]}),
 }
 
@@ -187,25 +198,26 @@ def searched(preset: str, size: Size, folder: Path, cores: int) -> dict[str, Any
     return read_json(mine / "results/summary.json")
 
 
+def frames_of(entry: dict[str, Any]) -> int:
+    """How many frames a network of the summary takes."""
+    return registry.input_frames(entry["genotype"]["architecture"])
+
+
 def say(what: str) -> None:
     print(what, file=sys.stderr, flush=True)
 
 
-def bounds(preset: str, size: Size, folder: Path) -> dict[str, float]:
-    """The best possible RMSE with and without the motion of the texture, estimated once."""
-    file = folder / preset / "irreducible.json"
+def bound(preset: str, frames: int, size: Size, folder: Path) -> float:
+    """The best possible RMSE of who sees so many frames of a line, estimated once."""
+    file = folder / preset / f"irreducible-{frames}.json"
     if not file.exists():
-        say(f"{preset}: the irreducible error")
-        found = {
-            name: irreducible_error.irreducible(preset, size.lines_of_irreducible, 1.5, motion)["rmse"]
-            for name, motion in (("all", True), ("still", False))
-        }
-        write_json(file, found)
-    return read_json(file)
+        say(f"{preset}: the irreducible error of {frames} frames")
+        write_json(file, irreducible_error.irreducible(preset, frames, size.lines_of_irreducible, 1.5))
+    return read_json(file)[0]["rmse"]
 
 
-def row(name: str, entry: dict[str, Any], slowest_ms: float, bound: dict[str, float]) -> dict[str, Any]:
-    """What the table tells of a network."""
+def row(name: str, entry: dict[str, Any], slowest_ms: float, bounds: dict[int, float]) -> dict[str, Any]:
+    """What the table tells of a network. bounds: the best possible RMSE by the number of frames."""
     finalist, timed = entry["finalist"], entry["device"][DEVICE]
     test = finalist["test_rmse"] or {"mean": math.nan, "std": None, "values": []}
     return {
@@ -215,8 +227,8 @@ def row(name: str, entry: dict[str, Any], slowest_ms: float, bound: dict[str, fl
         "test_rmse": test["mean"],
         "test_rmse_std": test["std"],
         "seeds": len(test["values"]),
-        "times_irreducible": test["mean"] / bound["all"],
-        "times_irreducible_still": test["mean"] / bound["still"],
+        "times_irreducible": test["mean"] / bounds[CLIP_FRAMES],
+        "times_irreducible_own_frames": test["mean"] / bounds[frames_of(entry)],
         "latency_ms": timed["latency_ms"],
         "p50_ms": timed["latency_p50_ms"],
         "p99_ms": timed["latency_p99_ms"],
@@ -224,12 +236,27 @@ def row(name: str, entry: dict[str, Any], slowest_ms: float, bound: dict[str, fl
     }
 
 
+def spins_p99_ms(spin_ms: float = 0.04, count: int = 20_000) -> float:
+    """How long loops that end after `spin_ms` take at the 99th percentile, in ms: what the machine itself adds."""
+    taken = np.empty(count)
+    for number in range(count):
+        start = time.perf_counter()
+        while (now := time.perf_counter()) < start + spin_ms / 1000:
+            pass
+        taken[number] = now - start
+    return 1000 * float(np.percentile(taken, 99))
+
+
 def experiment(preset: str, size: Size, folder: Path, cores: int) -> dict[str, Any]:
-    summary, bound = searched(preset, size, folder, cores), bounds(preset, size, folder)
+    summary = searched(preset, size, folder, cores)
     baseline_ms = summary["baselines"][BASELINE]["device"][DEVICE]["latency_ms"]
-    rows = [row(name, entry, baseline_ms, bound) for name, entry in summary["baselines"].items()]
-    found = [entry for entry in summary["front"] if entry["finalist"]]
-    rows += [row(f"ours: {entry['candidate']} {entry['family']}", entry, baseline_ms, bound) for entry in found]
+    compared = dict(summary["baselines"])
+    for entry in summary["front"]:
+        if entry["finalist"]:
+            compared[f"ours: {entry['candidate']} {entry['family']}"] = entry
+    frames = {CLIP_FRAMES} | {frames_of(entry) for entry in compared.values()}
+    bounds = {each: bound(preset, each, size, folder) for each in sorted(frames)}
+    rows = [row(name, entry, baseline_ms, bounds) for name, entry in compared.items()]
     by_name = {each["network"]: each for each in rows}
     best = min((each for each in rows if each["network"].startswith("ours")), key=lambda each: each["test_rmse"])
     reached = {
@@ -238,10 +265,11 @@ def experiment(preset: str, size: Size, folder: Path, cores: int) -> dict[str, A
         "quality_gain": by_name[BASELINE]["test_rmse"] / best["test_rmse"],
         "quality_gain_recipe": by_name[RECIPE]["test_rmse"] / best["test_rmse"],
         "times_irreducible": best["times_irreducible"],
-        "times_irreducible_still": best["times_irreducible_still"],
+        "times_irreducible_own_frames": best["times_irreducible_own_frames"],
+        "spins_p99_ms": spins_p99_ms(),
     }
     data = {key: summary["dataset"][key] for key in ("train_clips", "validation_clips", "test_clips")}
-    return {"preset": preset, "data": data, "irreducible": bound, "networks": rows, "reached": reached}
+    return {"preset": preset, "data": data, "irreducible": bounds, "networks": rows, "reached": reached}
 
 
 def report(results: list[dict[str, Any]], name: str, size: Size) -> None:
@@ -252,10 +280,10 @@ def report(results: list[dict[str, Any]], name: str, size: Size) -> None:
         f"{PAPER['quality_gain']}x better than its Swin3D."
     )
     for result in results:
-        bound = result["irreducible"]
+        bounds = ", ".join(f"{error:.4f} with {frames} frames" for frames, error in result["irreducible"].items())
         print(
             f"\n{result['preset']}: {result['data']['train_clips']} training clips, {result['data']['test_clips']} test"
-            f" clips; irreducible RMSE {bound['all']:.4f}, without motion {bound['still']:.4f}"
+            f" clips; irreducible RMSE {bounds}"
         )
         cells = [
             [
@@ -263,7 +291,7 @@ def report(results: list[dict[str, Any]], name: str, size: Size) -> None:
                 f"{each['parameters']:,}",
                 f"{each['test_rmse']:.4f}" + (f" ± {each['test_rmse_std']:.4f}" if each["test_rmse_std"] else ""),
                 f"{each['times_irreducible']:.2f}",
-                f"{each['times_irreducible_still']:.2f}",
+                f"{each['times_irreducible_own_frames']:.2f}",
                 f"{each['p50_ms']:.4g}",
                 f"{each['p99_ms']:.4g}",
                 f"{each['speedup']:,.1f}",
@@ -275,7 +303,7 @@ def report(results: list[dict[str, Any]], name: str, size: Size) -> None:
             "parameters",
             "test RMSE",
             "x irreducible",
-            "x without motion",
+            "x of its frames",
             "p50 ms",
             "p99 ms",
             "x faster",
@@ -288,9 +316,12 @@ def report(results: list[dict[str, Any]], name: str, size: Size) -> None:
             ("quality_gain", "times lower RMSE than the Swin3D by the paper's recipe", False),
             ("quality_gain_recipe", "times lower RMSE than the Swin3D by our recipe", False),
             ("times_irreducible", "times the irreducible RMSE", True),
+            ("times_irreducible_own_frames", "times the irreducible RMSE of the frames that it sees", True),
         ):
             good = reached[key] <= TARGET[key] if lower else reached[key] >= TARGET[key]
             sign = "at most" if lower else "at least"
+            if key == "p99_ms":
+                words += f"; {reached['spins_p99_ms']:.2g} ms if it did nothing for 0.04 ms"
             print(f"  {'reached' if good else 'missed '}  {reached[key]:.4g} {words} (aim: {sign} {TARGET[key]:g})")
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from edgeloop import conversion, parity, training
+from edgeloop import conversion, parity, slices, training
 from edgeloop.compute import deterministic, seed_of
 from edgeloop.data.cache import Split, open_split, window
 from edgeloop.models import registry
@@ -189,6 +189,7 @@ def graph_of(model: nn.Module, *, frames: int) -> onnx.ModelProto:
         )
     graph = program.model_proto
     _forget_places(graph.graph)
+    slices.merge(graph.graph)
     return graph
 
 

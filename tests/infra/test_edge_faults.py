@@ -6,7 +6,6 @@ Time-outs are shortened, but where a test is about those of the configuration's 
 
 import fcntl
 import hashlib
-import itertools
 import json
 import os
 import re
@@ -226,21 +225,23 @@ def test_a_dead_link_is_noticed_within_thirty_seconds_on_either_side(site, enrol
 
 
 def test_what_was_measured_before_the_link_was_lost_is_kept(site, enrolment, tmp_path, caplog):
-    models = [make_model(tmp_path / f"{n}.onnx", f"model {n}") for n in range(4)]
+    models = [make_model(tmp_path / f"{n}.onnx", f"model {n}") for n in range(6)]
     timing = edge.Timing(quiet_wait_s=0, min_runs=20, min_s=1.0, max_s=1.0, warmup_max_s=0.1)
-    cutter = once(lambda: runner(site), lambda: (time.sleep(2.5), site.link.set(cut=True)))
+    cut_at = []
+    cutter = once(lambda: runner(site), lambda: (time.sleep(3.5), cut_at.append(time.time()), site.link.set(cut=True)))
     mender = once(lambda: site.link.state()["cut"], lambda: (time.sleep(5), site.link.set(cut=False)))
     records, reconnections = measured(site.device(**SHORT), enrolment, *models, timing=timing)
     cutter.join(), mender.join()
     assert [record["model"] for record in records] == [model.name for model in models]
     assert all(record["status"] == "ok" for record in records)
     assert reconnections == 1
-    kept = int(re.search(r"(\d) of 4 models were measured. Connecting again", caplog.text)[1])
+    kept = int(re.search(r"(\d) of 6 models were measured. Connecting again", caplog.text)[1])
     assert kept >= 1
-    # Each was timed for about a second, once: those that were kept before the cut, the others after it.
+    # Each was timed once: those that were kept before the cut, the others after it. (On a machine that is busy with
+    # other things, what is doubtful is measured again.)
     begins = [record["telemetry"]["before"]["time_s"] for record in records]
-    gaps = [later - earlier for earlier, later in itertools.pairwise(begins)]
-    assert max(gaps) == gaps[kept - 1] > 3
+    once_only = [number for number, record in enumerate(records) if record["repeat"] is None]
+    assert [begins[number] < cut_at[0] for number in once_only] == [number < kept for number in once_only]
 
 
 def test_packets_that_are_lost_are_no_fault(site, enrolment, tmp_path):

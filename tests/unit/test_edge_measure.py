@@ -140,7 +140,9 @@ def test_progress_is_told_of_each_model(tmp_path, enrolment):
         jobs = [edge.Job(model), edge.Job(linear(tmp_path / "n.onnx", scale=0.02))]
         records = session.measure(jobs, QUICK, enrolment=enrolment, progress=progress)
     assert [record["model"] for record in records] == ["m.onnx", "n.onnx"]
-    assert told == [(f"measure on {device.name}", "network", 2)] * 2
+    # On a machine that is busy with other things, what is doubtful is measured again.
+    assert told[:2] == [(f"measure on {device.name}", "network", 2)] * 2
+    assert {label for label, _, _ in told[2:]} <= {f"measure on {device.name} again"}
 
 
 def test_the_reference_measured_as_a_model_is_as_fast_as_itself(tmp_path, enrolment):

@@ -66,6 +66,11 @@ def test_a_small_network_costs_a_cast_and_a_square_root_before_its_convolutions(
     assert record["operators"] == {"Cast": 1, "Conv": 3, "Gemm": 1, "ReduceMean": 1, "Relu": 3, "Sqrt": 1}
 
 
+def test_a_strided_convolution_of_one_pixel_is_exported_as_one_operator(tmp_path):
+    record = exported({"family": "conv2d", "widths": [8, 16], "kernel": 1}, tmp_path / "model.onnx")
+    assert record["operators"] == {"Cast": 1, "Conv": 2, "Gemm": 1, "ReduceMean": 1, "Relu": 2, "Sqrt": 1}
+
+
 def test_untrained_networks_have_the_graph_of_trained_ones_and_are_the_same_twice(tmp_path):
     first = export_untrained(SMALL[1], tmp_path / "one.onnx")
     second = export_untrained(SMALL[1], tmp_path / "two.onnx")

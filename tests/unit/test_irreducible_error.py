@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import poisson
 
 from edgeloop.data import meltpool, simulate
 from edgeloop.data.simulate import CLEAR
@@ -46,6 +47,23 @@ def test_only_motion_tells_speed_and_diffusivity_apart():
     unsure = replace(PLAIN, absorptivity_spread=0.0, diffusivity_spread=1.0, size_spread=0.5, texture=0.6, glow=0.03)
     still, moving = (deviations(unsure, motion)[0] for motion in (False, True))
     assert moving < 0.01 and still > 10 * moving
+
+
+def test_a_count_of_droplets_tells_what_a_poisson_number_does():
+    line = replace(simulate.draw_lines(CLEAR, 1, 1, np.random.default_rng(0))[0], speed_m_s=0.8, power_w=250.0)
+    scene = irreducible_error.Scene(CLEAR, line, np.zeros(16), np.zeros(16))
+    count, step = np.arange(200), 1e-4
+
+    def log_likelihood(speed_m_s, power_w):
+        return poisson.logpmf(count, 16 * CLEAR.droplets_per_frame(speed_m_s, power_w))
+
+    along = [
+        log_likelihood(0.8 * math.exp(step * speed), 250.0 * math.exp(step * power)) - log_likelihood(0.8, 250.0)
+        for speed, power in ((1, 0), (0, 1))
+    ]
+    scores = np.stack(along) / step
+    expected = scores * np.exp(log_likelihood(0.8, 250.0)) @ scores.T
+    np.testing.assert_allclose(irreducible_error.droplets_precision(scene), expected, rtol=1e-3)
 
 
 def test_who_sees_nothing_errs_like_the_mean():

@@ -14,13 +14,14 @@ from edgeloop.models.moments import (
     UNIT_PX,
     Masks,
     NormedHead,
+    NormedLinear,
     RunningNorm,
     Spread,
     forms,
     monomials,
 )
-from edgeloop.models.motion import Glide
-from edgeloop.models.preprocess import MEAN, STD, FirstConv2d, FirstConv3d, Preprocess, standardise_targets
+from edgeloop.models.motion import RADII, Glide
+from edgeloop.models.preprocess import MEAN, STD, Conv2d, FirstConv2d, FirstConv3d, Preprocess, standardise_targets
 
 BASELINE = {
     "family": "swin3d",
@@ -235,6 +236,21 @@ def test_normalisation_within_the_first_convolution_is_normalisation_before_it()
     torch.testing.assert_close(deep(seen[:, None]), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("layer", [Conv2d, FirstConv2d])
+@pytest.mark.parametrize(("channels", "pixels", "stride"), [(12, 52, 2), (4, 64, 2), (8, 64, 4), (16, 41, 3)])
+def test_a_strided_convolution_of_one_pixel_learns_what_its_twin_in_double_precision_does(
+    layer, channels, pixels, stride
+):
+    single, double = (layer(channels, 8, 1, stride, bias=False) for _ in range(2))
+    double.load_state_dict(single.state_dict())
+    x = torch.rand(16, channels, pixels, pixels).contiguous(memory_format=torch.channels_last)
+    for network in (single.to(memory_format=torch.channels_last), double.double()):
+        network(x.to(network.weight.dtype)).square().mean().backward()
+
+    torch.testing.assert_close(single.weight.grad.double(), double.weight.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(single(x), single.eval()(x))
+
+
 def test_fewer_pixels_crop_the_centre_and_more_enlarge_it():
     x = torch.zeros(1, 1, 41, 41, dtype=torch.uint8)
     x[0, 0, 20, 20] = 255
@@ -317,15 +333,11 @@ def test_shapes_are_those_of_the_pictures_in_training_and_after(name, plain):
         torch.testing.assert_close(shape.eval()(x, Spread(4).eval()(x)[1]), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("degrees", [0.0, 37.0, 90.0, 200.0, 310.0])
-@pytest.mark.parametrize(("lag", "px"), [(1, 2.4), (2, 4.5)])
-def test_a_texture_that_glides_is_found_at_its_distance_in_any_direction(lag, px, degrees):
-    rng, (y, x) = (
-        torch.Generator().manual_seed(0),
-        torch.meshgrid(torch.arange(41.0), torch.arange(41.0), indexing="ij"),
-    )
+def gliding(px: float, degrees: float) -> torch.Tensor:
+    """[1, 8, 41, 41] of sqrt(counts): waves of all directions, which glide; a blob, which stays; noise."""
+    rng = torch.Generator().manual_seed(0)
+    y, x = torch.meshgrid(torch.arange(41.0), torch.arange(41.0), indexing="ij")
     angle = torch.deg2rad(torch.tensor(degrees))
-    # Waves of all directions, which glide; a blob, which stays; noise.
     waves = torch.randint(-8, 9, (200, 2), generator=rng) * 2 * torch.pi / 41
     phases = 2 * torch.pi * torch.rand(200, generator=rng)
     frames = []
@@ -333,22 +345,50 @@ def test_a_texture_that_glides_is_found_at_its_distance_in_any_direction(lag, px
         row, column = y + px * frame * angle.sin(), x + px * frame * angle.cos()
         texture = torch.cos(row[..., None] * waves[:, 0] + column[..., None] * waves[:, 1] + phases).sum(-1) / 10
         frames.append(5 + texture + 10 * blob(4, 2, degrees).view(41, 41) + 0.2 * torch.randn(41, 41, generator=rng))
-    clip = torch.stack(frames)[None]
-    glide = Glide(8, 41, lag, 8)
+    return torch.stack(frames)[None]
+
+
+def glided(glide: Glide, clip: torch.Tensor, expected: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """How likely distances are, and their mean, in a clip of which nothing is expected, or what the logits say."""
+    spread = Spread(clip.shape[1]).train(glide.training)
     with torch.no_grad():
-        correlations, distance = glide(*Spread(8)(clip.flatten(2)))
+        return glide(spread(clip.flatten(2))[0], torch.zeros(1, len(glide.distances)) if expected is None else expected)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 37.0, 90.0, 200.0, 310.0])
+@pytest.mark.parametrize(("lag", "px"), [(1, 2.4), (2, 4.5)])
+def test_a_texture_that_glides_is_found_at_its_distance_in_any_direction(lag, px, degrees):
+    clip, glide = gliding(px, degrees), Glide(8, 41, lag, 8)
+    likely, distance = glided(glide, clip)
     spacing = (glide.distances[1] - glide.distances[0]).item()
-    assert glide.distances[correlations.argmax()].item() == pytest.approx(px, abs=spacing)
+    assert glide.distances[likely.argmax()].item() == pytest.approx(px, abs=spacing)
     assert distance.item() == pytest.approx(px, abs=0.35)
-    for trained, before in zip(glide.eval()(*Spread(8).eval()(clip.flatten(2))), (correlations, distance), strict=True):
+    for trained, before in zip(glided(glide.eval(), clip), (likely, distance), strict=True):
         torch.testing.assert_close(trained, before)
+
+
+def test_droplets_that_fly_past_do_not_hide_how_far_the_texture_has_come():
+    clip, glide = gliding(2.4, 30.0), Glide(8, 41, 1, 8)
+    for frame in range(8):
+        for row in range(1, 38, 8):
+            clip[0, frame, row : row + 3, 5 + 4 * frame : 8 + 4 * frame] += 30
+    _, distance = glided(glide, clip)
+    assert distance.item() == pytest.approx(2.4, abs=0.35)
+
+
+def test_of_peaks_as_high_as_each_other_that_one_counts_which_is_expected():
+    glide, near, far = Glide(8, 41, 1, 8), 1.5, 4.5
+    both = gliding(near, 30.0) + gliding(far, 30.0)
+    distances = glide.distances[:, 0]
+    for px in (near, far):
+        _, distance = glided(glide, both, -100 * (distances - px).square()[None])
+        assert distance.item() == pytest.approx(px, abs=0.35)
 
 
 def test_what_stands_still_has_no_motion():
     clip = (10 * blob(4, 2, 30.0).view(1, 1, 41, 41) + 5).repeat(1, 8, 1, 1)
-    with torch.no_grad():
-        correlations, _ = Glide(8, 41, 2, 8)(*Spread(8)(clip.flatten(2)))
-    assert correlations.abs().max() < 1e-4
+    likely, _ = glided(Glide(8, 41, 2, 8), clip)
+    torch.testing.assert_close(likely, torch.full_like(likely, 1 / RADII))
 
 
 @pytest.mark.parametrize(
@@ -382,6 +422,14 @@ def test_a_norm_that_is_part_of_the_first_dense_layer_computes_the_same(hidden, 
     both(x)  # so that there are statistics
     both.eval()
     torch.testing.assert_close(both(x), both.head(both.norm(x)))
+
+
+def test_a_norm_that_is_part_of_a_dense_layer_computes_the_same():
+    torch.manual_seed(0)
+    layer, x = NormedLinear(3, 4), torch.randn(64, 3) * 5 + 2
+    for _ in range(100):
+        trained = layer(x)
+    torch.testing.assert_close(layer.eval()(x), trained)
 
 
 def test_an_untouched_head_predicts_around_the_targets_of_the_training_split():

@@ -285,6 +285,8 @@ def test_the_way_to_a_device_and_its_keys_are_in_no_archive(archived, tmp_path):
     [
         (lambda run: f"see {run.folder}/results".encode(), "names a place of this machine"),
         (lambda run: KEY, "holds a private key"),
+        (lambda run: KEY + b"\nProc-Type: 4,ENCRYPTED\n\n", "holds a private key"),
+        (lambda run: json.dumps({"key": f"{KEY.decode()}\nAAAA"}).encode(), "holds a private key"),
     ],
 )
 def test_a_file_that_cannot_be_cleaned_is_not_archived_and_named(archived, tmp_path, content, complaint):

@@ -28,6 +28,7 @@ rule export:
         code=code(
             "edgeloop.export",
             "edgeloop.conversion",
+            "edgeloop.slices",
             "edgeloop.parity",
             "edgeloop.rmse",
             "edgeloop.models",

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeloop.models.preprocess import FirstConv2d, FirstConv3d, Targets
+from edgeloop.models.preprocess import Conv2d, FirstConv2d, FirstConv3d, Targets
 
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "hard_swish": nn.Hardswish, "silu": nn.SiLU}
 POOLINGS = ("mean", "max", "mean_max", "flatten")
 CONVOLUTIONS = ("dense", "separable")
 
-_CONVOLUTIONS = {2: (nn.Conv2d, FirstConv2d, nn.BatchNorm2d), 3: (nn.Conv3d, FirstConv3d, nn.BatchNorm3d)}
+_CONVOLUTIONS = {2: (Conv2d, FirstConv2d, nn.BatchNorm2d), 3: (nn.Conv3d, FirstConv3d, nn.BatchNorm3d)}
 
 
 def convolution(

@@ -185,11 +185,27 @@ class NormedHead(nn.Module):
         first, *others = (layer for layer in self.head if not isinstance(layer, nn.Dropout))
         if self.training or not others:
             return self.head(self.norm(x))
-        scale, shift = self.norm.scale_and_shift()
-        x = functional.linear(x, first.weight * scale, first.bias + first.weight @ shift)
+        x = folded(self.norm, first, x)
         for layer in others:
             x = layer(x)
         return x
+
+
+class NormedLinear(nn.Linear):
+    """RunningNorm, then a dense layer; once trained, a dense layer."""
+
+    def __init__(self, features: int, outputs: int):
+        super().__init__(features, outputs)
+        self.norm = RunningNorm(features, eps=EPSILON)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.norm(x)) if self.training else folded(self.norm, self, x)
+
+
+def folded(norm: RunningNorm, layer: nn.Linear, x: Tensor) -> Tensor:
+    """What `layer` makes of what the trained `norm` makes of x, as one dense layer."""
+    scale, shift = norm.scale_and_shift()
+    return functional.linear(x, layer.weight * scale, layer.bias + layer.weight @ shift)
 
 
 def monomials(side: int) -> Tensor:

@@ -59,12 +59,30 @@ def _folded(convolution: nn.Conv2d | nn.Conv3d) -> tuple[Tensor, Tensor]:
     return weight * SCALE, shift if convolution.bias is None else convolution.bias + shift
 
 
-class FirstConv2d(nn.Conv2d):
+class Conv2d(nn.Conv2d):
+    """nn.Conv2d, which trains with a kernel of one pixel and a stride, too.
+
+    There oneDNN's gradient of the weights writes past the end of its workspace where a channels-last input has
+    fewer channels than a vector register holds (github.com/uxlfoundation/oneDNN/issues/6035; torch 2.13 dies of
+    it). A stride in front of such a convolution is the same arithmetic; what is exported stays one operator.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convolve(x, self.weight, self.bias)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """[N, in_channels, H, W] to [N, out_channels, rows, columns] by this layer's geometry and other weights."""
+        stride = self.stride
+        if self.training and self.kernel_size == (1, 1) and self.padding == (0, 0):
+            x, stride = x[..., :: stride[0], :: stride[1]], (1, 1)
+        return functional.conv2d(x, weight, bias, stride, self.padding, self.dilation, self.groups)
+
+
+class FirstConv2d(Conv2d):
     """A Conv2d on (sqrt(count / 255) - MEAN) / STD, given sqrt(count). Its padding is dark, not average."""
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = _folded(self)
-        return functional.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        return self.convolve(x, *_folded(self))
 
 
 class FirstConv3d(nn.Conv3d):

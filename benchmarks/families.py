@@ -1,0 +1,124 @@
+"""What each family of networks comes to on simulated data, with which latency.
+
+One network of each is trained on each preset of the simulator, tested on an object that nothing else has seen, and all
+of them are measured on this machine in one session, with one thread. `benchmarks/irreducible_error.py` tells what the
+best of all predictors would err by.
+
+    python benchmarks/families.py [--presets realistic,clear] [--epochs 8] [--layers 20] [--networks NAME ...]
+        [--folder DIR] [--json OUT]
+
+With --folder the data stay there.
+"""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from halving import ROOT, prepared
+from precision import NETWORKS, RECIPE
+from tabulate import tabulate
+
+import edge
+from edgeloop import training
+from edgeloop.data.cache import Split, open_split
+from edgeloop.evaluation import predict
+from edgeloop.export import export
+from edgeloop.models import registry
+from edgeloop.records import write_json
+from edgeloop.rmse import rmse
+
+OBJECTS, LINES = 5, 160
+COMPARED = ("conv2d", "conv2d, wider", "conv3d", "per frame, conv", "moments", "motion, 4 frames", "motion")
+
+
+def data(preset: str, layers: int, folder: Path) -> Path:
+    """The crop cache: four objects to train and validate on, one to test on."""
+    simulated = {"preset": preset, "seed": 1, "objects": OBJECTS, "layers": layers, "lines": LINES}
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    config["dataset"] = {
+        "source": "simulate",
+        "simulate": {**simulated, "frame_px": 64, "min_frames": 20, "max_frames": 36},
+        "split": {"validation": {"share": 0.1, "by": "layer"}, "test": {"objects": [f"S{OBJECTS:03d}"]}},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return prepared(folder, folder / "config.yaml", os.cpu_count() or 1)
+
+
+def trained(name: str, splits: list[Split], settings: training.Settings, path: Path) -> dict[str, Any]:
+    """Train the network `name`, export it to `path`, and test it."""
+    architecture = NETWORKS[name]
+    train, validation, test = splits
+    weights = path.with_suffix(".pt")
+    genotype = {"architecture": architecture, "precision": "fp32", "training": RECIPE}
+    record = training.train(genotype, train, validation, settings, weights_path=weights)
+    if record["status"] != "ok":
+        raise RuntimeError(f"{name}: {record['reason']}")
+    network, frames = training.load(architecture, weights), registry.input_frames(architecture)
+    exported = export(network, path, frames=frames, clips=np.array(test.clips[:20]))
+    if exported["status"] != "ok":
+        raise RuntimeError(f"{name}: {exported['reason']}")
+    return {
+        "network": name,
+        "frames": frames,
+        "parameters": record["parameters"],
+        "training_s": record["training_s"],
+        **rmse(predict(network, test, frames=frames), np.asarray(test.targets)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--presets", default="realistic,clear")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--layers", type=int, default=20, help=f"of each object; a layer has {LINES} lines")
+    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=COMPARED, metavar="NAME")
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--json", type=Path, metavar="OUT")
+    options = parser.parse_args()
+    settings, rows, paths = training.Settings(epochs=options.epochs), [], []
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        for preset in options.presets.split(","):
+            cache = data(preset, options.layers, (options.folder or work).resolve() / preset)
+            splits = [open_split(cache, split) for split in ("train", "validation", "test")]
+            clips = {"train_clips": len(splits[0].clips), "test_clips": len(splits[2].clips)}
+            for name in options.networks:
+                paths.append(work / f"{len(paths)}.onnx")
+                rows.append({"preset": preset, **clips, **trained(name, splits, settings, paths[-1])})
+        device = edge.Device("this-machine", work_folder=str(work / "work"), lock_file=str(work / "lock"))
+        with edge.connect(device) as session:
+            enrolment = session.enrol()
+            measured = session.measure([edge.Job(path) for path in paths], edge.Timing(), enrolment=enrolment)
+    for row, record in zip(rows, measured, strict=True):
+        if record["status"] == "failed":
+            raise RuntimeError(f"{row['network']}: {record['reason']}")
+        row |= {key: record[key] for key in ("latency_ms", "latency_p50_ms", "latency_p99_ms", "flags")}
+    print(f"{options.epochs} epochs; RMSE on the test object, in units of 900 mm/s and 215 W")
+    table = [
+        [
+            row["preset"],
+            row["train_clips"],
+            row["network"],
+            row["frames"],
+            row["parameters"],
+            f"{row['rmse']:.3f}",
+            f"{row['rmse_speed']:.3f}",
+            f"{row['rmse_power']:.3f}",
+            f"{row['latency_p50_ms']:.3f}",
+            f"{row['training_s']:.0f}",
+        ]
+        for row in rows
+    ]
+    heads = ["preset", "clips", "network", "frames", "parameters", "RMSE", "speed", "power", "p50 ms", "trained in s"]
+    print(tabulate(table, heads, disable_numparse=True, colalign=["left", "right", "left", *["right"] * 7]))
+    if options.json:
+        write_json(options.json, {"epochs": options.epochs, "networks": rows})
+
+
+if __name__ == "__main__":
+    main()
