@@ -145,8 +145,8 @@ def ours(preset: str, size: Size, found: dict[str, Any]) -> dict[str, Any]:
     return {
         **shared(preset, size, size.our_epochs),
         "space": "config/spaces/meltpool.yaml",
-        # From the third generation on its model chooses; before, there is too little to learn from.
-        "search": search("gp-ehvi", size, options={"start": 2 * size.generation}),
+        # From the second generation on the model chooses: evolution's children of so few results are all of one parent.
+        "search": search("gp-ehvi", size, options={"start": size.generation}),
         "screening": {"pool": size.pool},
         "finalists": {"count": size.finalists, "seeds": size.seeds, "epochs": size.finalists_epochs},
         "devices": {DEVICE: {"transport": "local", "budget_ms": size.budget_ms}},
