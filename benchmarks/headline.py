@@ -201,12 +201,19 @@ def searched(preset: str, size: Size, folder: Path, cores: int) -> tuple[dict[st
     say(f"{preset}: the paper's search")
     snakemake(theirs, {**paper(preset, size), "space": str(theirs / "space.yaml")}, cores)
     summary = read_json(theirs / "results/summary.json")
-    if not mine.exists():  # the same clips
-        for name in (".snakemake/metadata", "results/raw", "results/data"):
-            shutil.copytree(theirs / name, mine / name, copy_function=os.link)
+    if not mine.exists():
+        share_clips(theirs, mine)
     say(f"{preset}: our search, and what both have found")
     snakemake(mine, ours(preset, size, summary["best"]["genotype"]), cores)
     return summary, read_json(mine / "results/summary.json")
+
+
+def share_clips(theirs: Path, mine: Path) -> None:
+    """Let the run in `mine` begin with the clips of that in `theirs`, and with Snakemake's notes of how they came."""
+    for name in ("results/raw", "results/data"):
+        shutil.copytree(theirs / name, mine / name, copy_function=os.link)
+    # Not as links: Snakemake writes into them, and either run would take the other's candidates for its own.
+    shutil.copytree(theirs / ".snakemake/metadata", mine / ".snakemake/metadata")
 
 
 def frames_of(entry: dict[str, Any]) -> int:
