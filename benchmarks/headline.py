@@ -16,7 +16,7 @@ human-designed network at the paper's 224 px, which is what the paper's figure i
 
 With --folder the runs stay there, and what was finished is not run again: stop it and go on whenever you like. `gpu`
 (the default where CUDA is) has the Swin3D networks see 224 px and 28,800 lines. `cpu` has them see the middle 28 px of
-the crop, seven patches wide, a window without padding: that is worth a factor of 40 in time. Its trainings are few and
+the crop, seven patches wide, a window without padding: that is worth a factor of 60 in time. Its trainings are few and
 short; those of our search see more samples, because small networks are hardly better than the mean after as few as a
 Swin3D can be given here. How long the trainings of both took is in the output. On two cores a preset takes an hour and
 a half; in `short`, with half as many clips and trainings, half an hour. `tiny` shows that the script works.
