@@ -32,7 +32,17 @@ from edgeloop.records import write_json
 from edgeloop.rmse import rmse
 
 OBJECTS, LINES = 5, 160
-COMPARED = ("conv2d", "conv2d, wider", "conv3d", "per frame, conv", "moments", "motion, 4 frames", "motion")
+COMPARED = (
+    "conv2d",
+    "conv2d, wider",
+    "conv3d",
+    "per frame, conv",
+    "moments",
+    "motion, 4 frames",
+    "motion, 4 frames, large",
+    "motion",
+    "motion, large",
+)
 
 
 def data(preset: str, layers: int, folder: Path) -> Path:

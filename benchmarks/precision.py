@@ -29,6 +29,17 @@ from edgeloop.precision import PRECISIONS, deployed
 from edgeloop.records import write_json
 
 SWIN = {"pixels": 41, "embed": 24, "heads": [3, 6], "depths": [1, 1], "mlp_ratio": 2, "head": [64]}
+LARGE_MOTION = {
+    "family": "motion",
+    "shapes": "mean_and_change",
+    "thresholds": 16,
+    "frame_thresholds": 2,
+    "lags": 2,
+    "grid": 24,
+    "directed": True,
+    "activation": "silu",
+    "head": [64, 32],
+}
 PER_FRAME = {"family": "conv2d_temporal", "widths": [8, 16, 32]}
 NETWORKS = {
     "conv2d": {"family": "conv2d", "widths": [16, 32, 64]},
@@ -40,16 +51,19 @@ NETWORKS = {
     "per frame, gru": {**PER_FRAME, "temporal": "gru"},
     "per frame, transformer": {**PER_FRAME, "temporal": "transformer"},
     "moments": {"family": "moments"},
-    "motion": {"family": "motion", "shapes": "mean_and_change"},
+    "motion": {"family": "motion", "shapes": "mean_and_change", "frame_thresholds": 2},
+    "motion, large": {**LARGE_MOTION, "frames": 16, "lag": 2},
     "motion, 4 frames": {
         "family": "motion",
         "shapes": "mean_and_change",
+        "frame_thresholds": 2,
         "frames": 4,
         "pixels": 29,
         "thresholds": 4,
         "lag": 1,
         "frequencies": 6,
     },
+    "motion, 4 frames, large": {**LARGE_MOTION, "frames": 4, "lag": 1},
     "swin3d": {"family": "swin3d", "stochastic_depth": 0.0, "dropout": 0.0, **SWIN},
 }
 RECIPE = {"lr": 4e-3, "batch_size": 32}

@@ -16,11 +16,12 @@ from edgeloop.models.moments import (
     NormedHead,
     NormedLinear,
     RunningNorm,
+    Shape,
     Spread,
     forms,
     monomials,
 )
-from edgeloop.models.motion import RADII, Glide
+from edgeloop.models.motion import Glide
 from edgeloop.models.preprocess import MEAN, STD, Conv2d, FirstConv2d, FirstConv3d, Preprocess, standardise_targets
 
 BASELINE = {
@@ -78,9 +79,11 @@ def random_architecture(family: str, rng: np.random.Generator) -> dict:
         }
     if family in ("moments", "motion"):
         kind = {"family": family, "thresholds": pick([1, 4, 8]), "activation": pick(ACTIVATIONS)}
-        kind["shapes"] = pick(list(SHAPES))
+        kind |= {"shapes": pick(SHAPES), "frame_thresholds": pick([0, 1, 3])}
         if family == "motion":
-            kind |= {"lag": pick([1, 2, 3]), "frequencies": pick([4, 8, 11]), "pixels": pick([25, 33, 40, 41])}
+            kind |= {"lags": pick([1, 2]), "directed": pick([False, True]), "grid": pick([6, 16])}
+            kind |= {"lag": pick([1] if kind["lags"] > 1 else [1, 2, 3])}
+            kind |= {"frequencies": pick([4, 8, 11]), "pixels": pick([25, 33, 40, 41])}
         return common | kind | {"head": pick([[], [16], [16, 8]]), "dropout": pick([0.0, 0.2])}
     stages = int(rng.integers(1, 4))
     common |= {
@@ -302,35 +305,47 @@ def test_lengths_are_those_of_the_camera_however_the_picture_was_cut_or_enlarged
     torch.testing.assert_close(native, enlarged, rtol=3e-3, atol=1e-2)
 
 
-def features(masks: Masks, picture: torch.Tensor) -> torch.Tensor:
-    """What a network has of the masks of a picture [pixels * pixels], as it is defined."""
+def plain_logs(masks: Masks, picture: torch.Tensor) -> torch.Tensor:
+    """[thresholds, 3] of a picture [pixels * pixels], as they are defined."""
     levels = masks.slope[:, None] * (picture - masks.threshold[:, None])
-    return (forms((levels / 6 + 0.5).clamp(0, 1) @ masks.monomials) + FLOOR).log().flatten()
+    return (forms((levels / 6 + 0.5).clamp(0, 1) @ monomials(round(len(picture) ** 0.5))) + FLOOR).log()
 
 
-def mean_features(shape, frames):
-    return features(shape, frames.mean(0))
-
-
-def mean_and_change_features(shape, frames):
+def plain_features(shape: Shape, frames: torch.Tensor) -> torch.Tensor:
+    """What `shape` has of the frames [frames, pixels * pixels] of one clip, as it is defined."""
     change = (frames - frames.mean(0)).square().mean(0).sqrt()
-    return torch.cat([features(shape, frames.mean(0)), features(shape.of_change, change)])
+    found = [] if shape.of_change is None else [plain_logs(shape.of_change, change)]
+    found.append(plain_logs(shape.of_mean, frames.mean(0)))
+    if shape.of_frames is not None:
+        each = torch.stack([plain_logs(shape.of_frames, frame) for frame in frames])
+        found += [each.mean(0), (each.std(0, correction=0) + FLOOR).log()]
+    return torch.cat([part.flatten() for part in found])
 
 
-@pytest.mark.parametrize(
-    ("name", "plain"),
-    [("mean", mean_features), ("mean_and_change", mean_and_change_features)],
-)
-def test_shapes_are_those_of_the_pictures_in_training_and_after(name, plain):
+@pytest.mark.parametrize("frame_thresholds", [0, 1, 3])
+@pytest.mark.parametrize("change", [False, True])
+def test_a_shape_is_that_of_the_pictures_in_training_and_after(change, frame_thresholds):
     torch.manual_seed(0)
-    shape, x = SHAPES[name](4, 3, 20), 15 * torch.rand(2, 4, 400)
+    shape, x = Shape(4, 20, 3, change, frame_thresholds), 15 * torch.rand(2, 4, 400)
     with torch.no_grad():
         for parameter in shape.parameters():  # each mask with levels of its own
             parameter.mul_(1 + 0.2 * torch.rand_like(parameter))
-        expected = torch.stack([plain(shape, clip) for clip in x])
+        expected = torch.stack([plain_features(shape, clip) for clip in x])
         assert expected.shape == (2, shape.features)
-        torch.testing.assert_close(shape(x, Spread(4)(x)[1]), expected, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(shape.eval()(x, Spread(4).eval()(x)[1]), expected, rtol=1e-4, atol=1e-5)
+        of_mean = (shape.of_mean(x.mean(1, keepdim=True)) / 6 + 0.5).clamp(0, 1)
+        for part in shape, shape.eval():
+            outline = part(x, Spread(4).train(part.training)(x)[1])
+            torch.testing.assert_close(outline.features, expected, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(outline.masks, of_mean, rtol=1e-4, atol=1e-5)
+
+
+def test_the_middle_of_a_mask_is_where_its_pixels_are():
+    shape = Shape(2, 20, 1, False, 0)
+    picture = torch.zeros(20, 20)
+    picture[3, 12:15] = 15
+    x = picture.flatten().expand(1, 2, -1)
+    right, down = (shape(x, x[:, :1]).centroids()[0] * UNIT_PX).tolist()
+    assert right == pytest.approx(13 - 9.5, rel=2e-2) and down == pytest.approx(3 - 9.5, rel=2e-2)
 
 
 def gliding(px: float, degrees: float) -> torch.Tensor:
@@ -348,17 +363,24 @@ def gliding(px: float, degrees: float) -> torch.Tensor:
     return torch.stack(frames)[None]
 
 
-def glided(glide: Glide, clip: torch.Tensor, expected: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """How likely distances are, and their mean, in a clip of which nothing is expected, or what the logits say."""
-    spread = Spread(clip.shape[1]).train(glide.training)
+def glided(
+    glide: Glide, clip: torch.Tensor, expected: torch.Tensor | None = None, seen: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """How likely distances are, and their mean, in a clip of which nothing is expected, or what the logits
+    [1, grid, grid or 1] say; all pixels count alike, or as `seen` [41, 41] says."""
+    apart, _ = Spread(clip.shape[1]).train(glide.training)(clip.flatten(2))
     with torch.no_grad():
-        return glide(spread(clip.flatten(2))[0], torch.zeros(1, len(glide.distances)) if expected is None else expected)
+        return glide(
+            apart,
+            torch.ones(1, 1, 1) if seen is None else seen.view(1, 1, -1),
+            torch.zeros(1, glide.grid, 1) if expected is None else expected,
+        )
 
 
 @pytest.mark.parametrize("degrees", [0.0, 37.0, 90.0, 200.0, 310.0])
-@pytest.mark.parametrize(("lag", "px"), [(1, 2.4), (2, 4.5)])
-def test_a_texture_that_glides_is_found_at_its_distance_in_any_direction(lag, px, degrees):
-    clip, glide = gliding(px, degrees), Glide(8, 41, lag, 8)
+@pytest.mark.parametrize(("lag", "lags", "px"), [(1, 1, 2.4), (2, 1, 4.5), (1, 3, 3.1)])
+def test_a_texture_that_glides_is_found_at_its_distance_in_any_direction(lag, lags, px, degrees):
+    clip, glide = gliding(px, degrees), Glide(8, 41, lag, lags, 8)
     likely, distance = glided(glide, clip)
     spacing = (glide.distances[1] - glide.distances[0]).item()
     assert glide.distances[likely.argmax()].item() == pytest.approx(px, abs=spacing)
@@ -368,7 +390,7 @@ def test_a_texture_that_glides_is_found_at_its_distance_in_any_direction(lag, px
 
 
 def test_droplets_that_fly_past_do_not_hide_how_far_the_texture_has_come():
-    clip, glide = gliding(2.4, 30.0), Glide(8, 41, 1, 8)
+    clip, glide = gliding(2.4, 30.0), Glide(8, 41, 1, 1, 8)
     for frame in range(8):
         for row in range(1, 38, 8):
             clip[0, frame, row : row + 3, 5 + 4 * frame : 8 + 4 * frame] += 30
@@ -377,24 +399,44 @@ def test_droplets_that_fly_past_do_not_hide_how_far_the_texture_has_come():
 
 
 def test_of_peaks_as_high_as_each_other_that_one_counts_which_is_expected():
-    glide, near, far = Glide(8, 41, 1, 8), 1.5, 4.5
+    glide, near, far = Glide(8, 41, 1, 1, 8), 1.5, 4.5
     both = gliding(near, 30.0) + gliding(far, 30.0)
     distances = glide.distances[:, 0]
     for px in (near, far):
-        _, distance = glided(glide, both, -100 * (distances - px).square()[None])
+        _, distance = glided(glide, both, -100 * (distances - px).square()[None, :, None])
         assert distance.item() == pytest.approx(px, abs=0.35)
+
+
+def test_of_two_directions_that_one_counts_which_is_expected():
+    glide = Glide(8, 41, 1, 1, 8)
+    # Waves that are read ever further to the right go to the left.
+    both = gliding(1.5, 45.0) + gliding(4.5, 135.0)
+    for px, angle in ((1.5, glide.grid * 225 // 360), (4.5, glide.grid * 315 // 360)):
+        expected = torch.full((1, glide.grid, glide.grid), -100.0)
+        expected[:, :, angle] = 0
+        assert glided(glide, both, expected)[1].item() == pytest.approx(px, abs=0.35)
+
+
+def test_what_is_not_to_be_seen_does_not_count():
+    glide, left = Glide(8, 41, 1, 1, 8), torch.zeros(41, 41)
+    left[:, :20] = 1
+    clip = gliding(1.5, 90.0)
+    clip[..., 20:] = gliding(4.5, 90.0)[..., 20:]
+    for px, seen in ((1.5, left), (4.5, 1 - left)):
+        assert glided(glide, clip, seen=seen)[1].item() == pytest.approx(px, abs=0.35)
 
 
 def test_what_stands_still_has_no_motion():
     clip = (10 * blob(4, 2, 30.0).view(1, 1, 41, 41) + 5).repeat(1, 8, 1, 1)
-    likely, _ = glided(Glide(8, 41, 2, 8), clip)
-    torch.testing.assert_close(likely, torch.full_like(likely, 1 / RADII))
+    likely, _ = glided(Glide(8, 41, 2, 1, 8), clip)
+    torch.testing.assert_close(likely, torch.full_like(likely, 1 / likely.shape[1]))
 
 
 @pytest.mark.parametrize(
     ("genes", "words"),
     [
-        ({"frames": 4, "lag": 4}, "lag is 4: expected less than the 4 frames"),
+        ({"frames": 4, "lag": 4}, "lag is 4 and lags 1: expected a product below the 4 frames"),
+        ({"frames": 6, "lag": 2, "lags": 3}, "lag is 2 and lags 3: expected a product below the 6 frames"),
         ({"pixels": 64}, "pixels is 64: expected at most 41"),
         ({"pixels": 20, "frequencies": 10}, "frequencies is 10: expected less than half of the 20 pixels"),
         ({"pixels": 20, "frequencies": 8, "lag": 7}, "pixels 20 have no room for a motion of 7 frames"),

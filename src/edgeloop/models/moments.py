@@ -22,6 +22,9 @@ ROUND = 1e-3
 each runtime."""
 MOST_CHANGE = 4.0
 """Up to how much thresholds of change are laid, in sqrt(counts)."""
+SPARKS = 6.0
+"""Up to where thresholds of single frames are laid, in sqrt(counts). At 2 to 3 are droplets, and where the glow of the
+pool ends: how much that differs from frame to frame tells more of the power than all that is brighter."""
 FLOOR = 1e-3
 """Added to what the logarithm is taken of: less than a single bright pixel has. Near zero, runtimes differ."""
 EPSILON = 1e-2
@@ -46,54 +49,88 @@ EIGENVALUES = torch.tensor([[1.0, 0.0, ROUND], [0.0, 1.0, 1.0], [0.0, 1.0, -1.0]
 
 
 class Masks(nn.Module):
-    """Soft masks of a picture whose pixels are up to `brightest`, and the logarithms of their `forms`."""
+    """Soft masks of pictures whose pixels are up to `brightest`, by their levels."""
 
-    def __init__(self, thresholds: int, pixels: int, brightest: float = COUNTS**0.5):
+    def __init__(self, thresholds: int, brightest: float = COUNTS**0.5):
         super().__init__()
         step = brightest / (thresholds + 1)
         self.threshold = nn.Parameter(step * torch.arange(1.0, thresholds + 1))
         self.slope = nn.Parameter(torch.full((thresholds,), 2.0 * COUNTS**0.5 / brightest))
-        # Derived from the genes, so it is no part of the saved weights.
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures [..., 1, pixels * pixels] to slope * (x - threshold), [..., thresholds, pixels * pixels]."""
+        return x * self.slope[:, None] + self.black()[:, None]
+
+    def black(self) -> Tensor:
+        """[thresholds]: the level of a black pixel."""
+        return -self.slope * self.threshold
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What `Shape` sees. features: [N, features] for a head. masks: those of the mean frame, [N, thresholds,
+    pixels * pixels]. sums: theirs over `monomials`, [N, thresholds, 14]."""
+
+    features: Tensor
+    masks: Tensor
+    sums: Tensor
+
+    def centroids(self) -> Tensor:
+        """[N, 2 * thresholds]: where the middles of the masks are, in UNIT_PX to the right and down."""
+        return (self.sums[..., 4:6] / (self.sums[..., :1] + FLOOR)).flatten(1)
+
+
+class Shape(nn.Module):
+    """The logarithms of the `forms` of masks: of the mean frame; with `change`, of how much each pixel changes, too;
+    with `frame_thresholds`, of the frames one by one, as means over the frames and logarithms of deviations."""
+
+    def __init__(self, frames: int, pixels: int, thresholds: int, change: bool, frame_thresholds: int):
+        super().__init__()
+        self.frames, self.thresholds = frames, thresholds
+        self.of_change = Masks(thresholds, MOST_CHANGE) if change else None
+        self.of_mean = Masks(thresholds)
+        self.of_frames = Masks(frame_thresholds, SPARKS) if frame_thresholds else None
+        self.alone = frames * frame_thresholds
+        self.features = 3 * (thresholds * (1 + change) + 2 * frame_thresholds)
+        # Derived from the genes, so they are no part of the saved weights.
         self.register_buffer("monomials", monomials(pixels), persistent=False)
+        self.register_buffer("centring", centring(frames), persistent=False)
+
+    def forward(self, x: Tensor, change: Tensor) -> Outline:
+        """Of frames of sqrt(counts) [N, frames, pixels * pixels], and `change` [N, 1, pixels * pixels] of `Spread`."""
+        levels = self.levels(x)
+        if self.of_change is not None:
+            levels = torch.cat([self.of_change(change), levels], 1)
+        # Piecewise linear: zero in the dark, where runtimes differ in how small a sigmoid is, and where it adds up.
+        masks = functional.hardsigmoid(levels)
+        sums = masks @ self.monomials
+        logs = (forms(sums) + FLOOR).log()
+        of_mean = slice(self.thresholds if self.of_change is not None else 0, logs.shape[1] - self.alone)
+        return Outline(self.steady(logs), masks[:, of_mean], sums[:, of_mean])
 
     def levels(self, x: Tensor) -> Tensor:
-        """Pictures [..., 1, pixels * pixels] to slope * (x - threshold), [..., thresholds, pixels * pixels]."""
-        return x * self.slope[:, None] - (self.slope * self.threshold)[:, None]
-
-    def forms(self, levels: Tensor) -> Tensor:
-        """To [..., 3 * thresholds]."""
-        # Piecewise linear: zero in the dark, where runtimes differ in how small a sigmoid is, and where it adds up.
-        return (forms(functional.hardsigmoid(levels) @ self.monomials) + FLOOR).log().flatten(-2)
-
-
-class MeanShape(Masks):
-    """What the mean frame's masks are like: [N, `features`] of frames of sqrt(counts) [N, frames, pixels * pixels]."""
-
-    def __init__(self, frames: int, thresholds: int, pixels: int):
-        super().__init__(thresholds, pixels)
-        self.frames, self.features = frames, 3 * thresholds
-
-    def forward(self, x: Tensor, change: Tensor) -> Tensor:
-        return self.forms(self.levels_of_mean(x))
-
-    def levels_of_mean(self, x: Tensor) -> Tensor:
+        """[N, thresholds + alone, pixels * pixels]: of the mean; of each frame by the first frame threshold, ..."""
         if self.training:
-            return self.levels(x.mean(1, keepdim=True))
+            levels = self.of_mean(x.mean(1, keepdim=True))
+            if self.of_frames is None:
+                return levels
+            return torch.cat([levels, self.of_frames(x[:, :, None]).transpose(1, 2).flatten(1, 2)], 1)
         # The same as a convolution: to runtimes it is a single operator, to PyTorch slower.
-        weight = (self.slope / self.frames)[:, None, None].expand(-1, self.frames, -1)
-        return functional.conv1d(x, weight, -self.slope * self.threshold)
+        weight, bias = self.of_mean.slope[:, None].expand(-1, self.frames) / self.frames, self.of_mean.black()
+        if self.of_frames is not None:
+            each = self.of_frames.slope[:, None, None] * torch.eye(self.frames)
+            weight = torch.cat([weight, each.flatten(0, 1)])
+            bias = torch.cat([bias, self.of_frames.black().repeat_interleave(self.frames)])
+        return functional.conv1d(x, weight[..., None], bias)
 
-
-class MeanAndChangeShape(MeanShape):
-    """The same, and as much of `change` [N, 1, pixels * pixels], how far a pixel is from its mean."""
-
-    def __init__(self, frames: int, thresholds: int, pixels: int):
-        super().__init__(frames, thresholds, pixels)
-        self.of_change = Masks(thresholds, pixels, MOST_CHANGE)
-        self.features = 2 * self.features
-
-    def forward(self, x: Tensor, change: Tensor) -> Tensor:
-        return self.forms(torch.cat([self.levels_of_mean(x), self.of_change.levels(change)], 1))
+    def steady(self, logs: Tensor) -> Tensor:
+        """[N, masks, 3] to [N, features]: what the frames have one by one comes down to mean and deviation."""
+        if self.of_frames is None:
+            return logs.flatten(1)
+        still, moving = logs.split((logs.shape[1] - self.alone, self.alone), 1)
+        moving = moving.unflatten(1, (-1, self.frames))
+        deviation = (torch.linalg.vector_norm(self.centring @ moving, dim=2) + FLOOR).log()
+        return torch.cat([still.flatten(1), moving.mean(2).flatten(1), deviation.flatten(1)], 1)
 
 
 class Spread(nn.Module):
@@ -102,7 +139,7 @@ class Spread(nn.Module):
 
     def __init__(self, frames: int):
         super().__init__()
-        self.register_buffer("centring", (torch.eye(frames) - 1 / frames) / frames**0.5, persistent=False)
+        self.register_buffer("centring", centring(frames), persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.centring @ x
@@ -112,7 +149,12 @@ class Spread(nn.Module):
         return x, torch.linalg.vector_norm(x, dim=1, keepdim=True)
 
 
-SHAPES = {"mean": MeanShape, "mean_and_change": MeanAndChangeShape}
+def centring(frames: int) -> Tensor:
+    """[frames, frames], which takes the mean away, and divides by the square root of the number."""
+    return (torch.eye(frames) - 1 / frames) / frames**0.5
+
+
+SHAPES = ("mean", "mean_and_change")
 
 
 @dataclass(frozen=True)
@@ -120,16 +162,22 @@ class Moments(Genes):
     """Soft masks of a picture, each above a learned threshold, and their moments.
 
     thresholds: how many masks. shapes: of which pictures, the mean frame alone, or how much each pixel changes, too.
-    head: widths of hidden layers before the targets.
+    frame_thresholds: how many masks of each frame. head: widths of hidden layers before the targets.
     """
 
     thresholds: int = gene(8, minimum=1, maximum=256)
-    shapes: str = gene("mean", choices=tuple(SHAPES))
+    shapes: str = gene("mean", choices=SHAPES)
+    frame_thresholds: int = gene(0, minimum=0, maximum=64)
     activation: str = gene("relu", choices=tuple(ACTIVATIONS))
     head: tuple[int, ...] = gene((32,), minimum=1, maximum=4096)
     dropout: float = gene(0.0, minimum=0.0, maximum=0.9)
     frames: int = frames_gene()
     pixels: int = pixels_gene()
+
+    def shape(self) -> Shape:
+        """The part of the module that measures masks."""
+        change = self.shapes == "mean_and_change"
+        return Shape(self.frames, self.pixels, self.thresholds, change, self.frame_thresholds)
 
     def network(self) -> nn.Module:
         """The module."""
@@ -143,13 +191,13 @@ class MomentsNetwork(nn.Module):
         super().__init__()
         self.preprocess = Preprocess(genes.frames, genes.pixels)
         self.spread = Spread(genes.frames)
-        self.shape = SHAPES[genes.shapes](genes.frames, genes.thresholds, genes.pixels)
+        self.shape = genes.shape()
         self.head = NormedHead(self.shape.features, genes.head, genes.activation, genes.dropout)
 
     def forward(self, clip: Tensor) -> Tensor:
         x = self.preprocess(clip).flatten(2)
         _, change = self.spread(x)
-        return self.head(self.shape(x, change))
+        return self.head(self.shape(x, change).features)
 
 
 class RunningNorm(nn.BatchNorm1d):

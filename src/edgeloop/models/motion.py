@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from edgeloop.models.genes import gene
-from edgeloop.models.moments import SHAPES, Moments, NormedHead, NormedLinear, Spread
+from edgeloop.models.moments import Moments, NormedHead, NormedLinear, Spread
 from edgeloop.models.preprocess import CLIP_PIXELS, Preprocess
 
-RADII, ANGLES = 16, 16
 NEAREST_PX, FARTHEST_PX = 0.8, 6.0
 """How far the texture may come from one frame to the next: 220 to 1,680 mm/s at 14 um and 20,000 frames a second."""
 REACH = 0.47
@@ -34,23 +33,30 @@ where the texture of `realistic` clips truly went; the same for any number of fr
 class Motion(Moments):
     """Moments, and the correlation of a clip with itself some frames later.
 
-    lag: how many frames later. frequencies: the finest structure that is followed has so many periods in the picture.
+    lag: how many frames later. lags: the correlations with frames so many times later are added up. frequencies: the
+    finest structure that is followed has so many periods in the picture. grid: at so many distances, in as many
+    directions each, the correlation is looked up. directed: whether the middles of the masks say
+    which way the texture is likely to come.
     """
 
     lag: int = gene(2, minimum=1, maximum=8)
+    lags: int = gene(1, minimum=1, maximum=4)
     frequencies: int = gene(10, minimum=2, maximum=20)
+    grid: int = gene(16, minimum=4, maximum=64)
+    directed: bool = gene(False)
 
     def validate(self) -> None:
-        if self.lag >= self.frames:
-            raise ValueError(f"lag is {self.lag}: expected less than the {self.frames} frames of the clip")
+        if self.lag * self.lags >= self.frames:
+            raise ValueError(
+                f"lag is {self.lag} and lags {self.lags}: expected a product below the {self.frames} frames of the clip"
+            )
         if self.pixels > CLIP_PIXELS:
             raise ValueError(f"pixels is {self.pixels}: expected at most {CLIP_PIXELS}, enlarging shows no motion")
         if 2 * self.frequencies >= self.pixels:
             raise ValueError(f"frequencies is {self.frequencies}: expected less than half of the {self.pixels} pixels")
-        if reach(self.pixels, self.lag) < 2 * NEAREST_PX * self.lag:
-            raise ValueError(
-                f"pixels {self.pixels} have no room for a motion of {self.lag} frames: expected a smaller lag"
-            )
+        latest = self.lag * self.lags
+        if reach(self.pixels, latest) < 2 * NEAREST_PX * latest:
+            raise ValueError(f"pixels {self.pixels} have no room for a motion of {latest} frames: expected fewer")
 
     def network(self) -> nn.Module:
         """The module."""
@@ -64,10 +70,17 @@ class MotionNetwork(nn.Module):
         super().__init__()
         self.preprocess = Preprocess(genes.frames, genes.pixels)
         self.spread = Spread(genes.frames)
-        self.shape = SHAPES[genes.shapes](genes.frames, genes.thresholds, genes.pixels)
-        self.glide = Glide(genes.frames, genes.pixels, genes.lag, genes.frequencies)
-        # A long and narrow pool has come fast: it says which of several peaks is likely to be the true one.
-        self.expected = NormedLinear(self.shape.features, RADII)
+        self.shape = genes.shape()
+        self.glide = Glide(genes.frames, genes.pixels, genes.lag, genes.lags, genes.frequencies, genes.grid)
+        # Where the texture is to be seen: hardly in the dark, and not where the pool outshines it.
+        self.seen = nn.Parameter(torch.zeros(1, genes.thresholds))
+        # A long and narrow pool has come fast: it says which of several peaks is likely to be the true one. It points
+        # to where it came from, too, but with few clips to learn from, that is more than can be learnt.
+        self.directed = genes.directed
+        known, peaks = self.shape.features, genes.grid
+        if self.directed:
+            known, peaks = known + 2 * genes.thresholds, genes.grid**2
+        self.expected = NormedLinear(known, peaks)
         for parameter in (self.expected.weight, self.expected.bias):
             nn.init.zeros_(parameter)
         features = self.shape.features + self.glide.features
@@ -77,31 +90,35 @@ class MotionNetwork(nn.Module):
         x = self.preprocess(clip).flatten(2)
         apart, change = self.spread(x)
         shape = self.shape(x, change)
-        return self.head(torch.cat([shape, *self.glide(apart, self.expected(shape))], 1))
+        known = torch.cat([shape.features, shape.centroids()], 1) if self.directed else shape.features
+        expected = self.expected(known).unflatten(1, (self.glide.grid, -1))
+        return self.head(torch.cat([shape.features, *self.glide(apart, 1 + self.seen @ shape.masks, expected)], 1))
 
 
 class Glide(nn.Module):
-    """How far frames are from their mean, as `Spread` has it, and expected logits [N, RADII], to [N, RADII] and [N, 1].
+    """How likely each of `grid` distances is, [N, grid], and their mean [N, 1], in pixels per frame.
 
-    How likely each of some distances is, and their mean, in pixels per frame. The largest correlation over all
-    directions of the frames with those `lag` later is the logarithm of a likelihood, to which the logits are added.
+    Of how far frames are from their mean, as `Spread` has it; what each pixel counts [N, 1, pixels * pixels]; and
+    expected logits [N, grid, grid or 1], of distances and directions. The correlation of the frames with later ones is
+    the logarithm of a likelihood, to which the logits are added. The likeliest direction is taken.
     """
 
-    features = RADII + 1
-
-    def __init__(self, frames: int, pixels: int, lag: int, frequencies: int):
+    def __init__(self, frames: int, pixels: int, lag: int, lags: int, frequencies: int, grid: int = 16):
         super().__init__()
-        self.pixels, self.lag, self.limit = pixels, lag, LIMIT / frames**0.5
+        self.grid, self.features = grid, grid + 1
+        self.pixels, self.limit = pixels, LIMIT / frames**0.5
+        self.lags = [lag * times for times in range(1, lags + 1)]
         self.rows, self.columns = 2 * frequencies + 1, frequencies + 1
         position = 2 * math.pi * torch.arange(pixels) / pixels
         rows, columns = torch.arange(-frequencies, frequencies + 1), torch.arange(frequencies + 1)
         by_row, by_column = torch.outer(rows, position), torch.outer(position, columns)
-        distances = torch.linspace(NEAREST_PX * lag, reach(pixels, lag), RADII)
-        angles = 2 * math.pi * torch.arange(ANGLES) / ANGLES
+        distances = torch.linspace(NEAREST_PX * lag, reach(pixels, self.lags[-1]) / lags, grid)
+        angles = 2 * math.pi * torch.arange(grid) / grid
         down, right = (
             2 * math.pi / pixels * torch.outer(distances, f(angles)).flatten() for f in (torch.sin, torch.cos)
         )
         phase = rows[:, None, None] * down + columns[:, None] * right
+        phase = torch.arange(1, lags + 1)[:, None, None, None] * phase
         # Half of a real picture's spectrum is enough: the other columns are those that are there, conjugated.
         share = SHARPNESS * frames / LIMIT**2 * (1 + (columns > 0))[:, None]
         cos, sin = by_column.cos(), by_column.sin()
@@ -111,23 +128,23 @@ class Glide(nn.Module):
             # To real parts, and imaginary ones with their sign turned; and to what these are multiplied by for the odd
             # part of a product. Divided, so that fp16 can hold the sums.
             "by_column": torch.cat([torch.cat([cos, sin, sin, -cos], 1), torch.cat([-sin, cos, cos, sin], 1)]) / pixels,
-            "inverse": torch.stack([share * phase.cos(), share * phase.sin()], 1).flatten(0, 2),
+            "inverse": torch.stack([share * phase.cos(), share * phase.sin()], 2).flatten(0, 3),
             "distances": distances[:, None] / lag,
         }
         for name, table in tables.items():  # derived from the genes, so no part of the saved weights
             self.register_buffer(name, table.contiguous(), persistent=False)
-        self.weight = nn.Parameter(torch.ones(len(rows), 1, len(columns)))
+        self.weight = nn.Parameter(torch.ones(lags, len(rows), 1, len(columns)))
 
-    def forward(self, apart: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
-        x = apart.clamp(-self.limit, self.limit).unflatten(2, (self.pixels, self.pixels))
+    def forward(self, apart: Tensor, seen: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
+        x = (apart.clamp(-self.limit, self.limit) * seen).unflatten(2, (self.pixels, self.pixels))
         waves = (self.by_row @ x).unflatten(2, (self.rows, 2)).flatten(3) @ self.by_column
         waves = waves.unflatten(3, (2, 2, self.columns))
         # What has moved by d has a spectrum that is turned by exp(-i k d). So the product with the conjugate of the
         # later one has the phase k d, and its inverse transform a peak at d.
-        across = (waves[:, : -self.lag, :, :1] * waves[:, self.lag :]).sum((1, 4)).flatten(1)
-        inverse = self.inverse * self.weight.expand(-1, 2, -1).flatten()[:, None]
-        found = (across @ inverse).unflatten(1, (RADII, ANGLES)).amax(2)
-        likely = (found + expected).softmax(1)
+        across = [(waves[:, :-lag, :, :1] * waves[:, lag:]).sum((1, 4)).flatten(1) for lag in self.lags]
+        inverse = self.inverse * self.weight.expand(-1, -1, 2, -1).flatten()[:, None]
+        found = (torch.cat(across, 1) @ inverse).unflatten(1, (self.grid, self.grid))
+        likely = (found + expected).amax(2).softmax(1)
         return likely, likely @ self.distances
 
 
