@@ -41,11 +41,16 @@ def test_each_family_exports_and_agrees_with_pytorch_at_any_batch(architecture, 
     np.testing.assert_allclose(alone, record["outputs"], atol=1e-5)
 
 
-@pytest.mark.parametrize("shapes", list(SHAPES))
-@pytest.mark.parametrize("family", ["moments", "motion"])
-def test_where_nothing_is_bright_onnxruntime_computes_the_same(family, shapes, tmp_path):
+@pytest.mark.parametrize("frame_thresholds", [0, 2])
+@pytest.mark.parametrize("shapes", SHAPES)
+@pytest.mark.parametrize(
+    "family", [{"family": "moments"}, {"family": "motion"}, {"family": "motion", "directed": True}]
+)
+def test_where_nothing_is_bright_onnxruntime_computes_the_same(family, shapes, frame_thresholds, tmp_path):
     # The converter drops what is added if it is nearly nothing, and sigmoids differ in the dark.
-    model = registry.build({"family": family, "shapes": shapes})
+    model = registry.build({**family, "shapes": shapes, "frame_thresholds": frame_thresholds})
+    if hasattr(model, "expected"):
+        torch.nn.init.constant_(model.expected.weight, 0.1)  # untrained, it expects nothing
     for statistic in model.head.norm.running_var, model.head.norm.weight:
         torch.nn.init.constant_(statistic, 0.1)  # as strict as training makes it
     dark = np.random.default_rng(0).poisson(4, (20, 16, 41, 41)).astype(np.uint8)
