@@ -51,10 +51,11 @@ def conditional(tmp_path_factory):
     return config.load_space(file)
 
 
-def history(space, count, loss, broken=lambda genotype: False, latency=latency_ms, budgets=BUDGETS):
-    """A state after one generation of `count` random candidates."""
+def history(space, count, loss, broken=lambda genotype: False, latency=latency_ms, budgets=BUDGETS, chosen=None):
+    """A state after one generation of `count` random candidates, or of those `chosen`."""
     rng = np.random.default_rng(0)
-    chosen = list({candidate_id(genotype): genotype for genotype in (space.sample(rng) for _ in range(count))}.values())
+    drawn = (space.sample(rng) for _ in range(count)) if chosen is None else chosen
+    chosen = list({candidate_id(genotype): genotype for genotype in drawn}.values())
     names = [candidate_id(genotype) for genotype in chosen]
     figures = {candidate_id(g): ok(latency_ms=latency(g), peak_memory_mb=1.0, ratio=1.0) for g in chosen}
     return state.advance(
@@ -221,6 +222,27 @@ def test_a_search_that_was_killed_goes_on_as_the_unbroken_one(space, name):
     assert propose(space, reread, name) == proposals
     screening = screen(proposals)
     assert choose(space, reread, proposals, screening, name) == choose(space, current, proposals, screening, name)
+
+
+@pytest.mark.parametrize("name", ["evolution", "gp-ehvi"])
+@pytest.mark.parametrize("results", [0, 8, 20])
+def test_a_family_that_nobody_has_tried_is_tried_as_soon_as_a_network_of_it_is_feasible(conditional, name, results):
+    rng = np.random.default_rng(1)
+    drawn: dict[str, list] = {"conv2d": [], "swin3d": []}
+    for _ in range(200):
+        genotype = conditional.sample(rng)
+        drawn[genotype["architecture"]["family"]].append(genotype)
+    tried, offered = drawn["conv2d"][:results], drawn["conv2d"][20:32] + drawn["swin3d"][:2]
+    current = history(
+        conditional, 0, lambda g: 0.1 + 0.001 * g["training"]["batch_size"], latency=lambda g: 0.001, chosen=tried
+    )
+    # The other family is slow: it is not for its latency that it is taken.
+    limit = BUDGETS["bench"]["latency_ms"]
+    costs = [0.001] * 12 + [0.99 * limit] * 2
+    figures = {architecture_id(genotype): ok(latency_ms=cost) for genotype, cost in zip(offered, costs, strict=True)}
+    chosen = choose(conditional, current, offered, [ok(device="bench", architectures=figures, work=[0, 1])], name)
+    assert len(chosen) == SIZE
+    assert [genotype["architecture"]["family"] for genotype in chosen].count("swin3d") >= 1
 
 
 def test_the_default_strategy_needs_fewer_trainings_than_evolution(space):

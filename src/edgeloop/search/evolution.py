@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from edgeloop.records import Genotype
-from edgeloop.search import pareto, random
+from edgeloop.search import pareto
+from edgeloop.search.costs import Costs
 from edgeloop.search.results import Knowledge, Result
 
 DEFAULTS = {"population": 24, "tournament": 6, "random_share": 0.1, "crossover_share": 0.3}
@@ -40,7 +41,18 @@ def propose(
         yield space.mutate(child, rng)
 
 
-choose = random.choose  # children come in no order of merit, so the first feasible ones are as good as any
+def choose(
+    knowledge: Knowledge,
+    feasible: Sequence[tuple[Genotype, Costs]],
+    count: int,
+    rng: np.random.Generator,
+    options: Mapping[str, Any],
+) -> list[Genotype]:
+    """The networks to train: one of each family that is still unknown, since who has no parent there will hardly have
+    children there; then the first ones, which are as good as any: children come in no order of merit."""
+    first = knowledge.unknown_families([genotype for genotype, _ in feasible])
+    rest = [position for position in range(len(feasible)) if position not in first]
+    return [feasible[position][0] for position in [*first, *rest][:count]]
 
 
 def _fitness(alive: Sequence[Result]) -> list[tuple[float, ...]]:

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from edgeloop.records import Genotype, architecture_id, candidate_id
-from edgeloop.search import evolution, pareto, random
+from edgeloop.search import evolution, pareto
 from edgeloop.search.costs import WORST, Costs, violation
 from edgeloop.search.encoding import Encoding
 from edgeloop.search.gaussian_process import GaussianProcess
@@ -65,14 +65,15 @@ def choose(
     rng: np.random.Generator,
     options: Mapping[str, Any],
 ) -> list[Genotype]:
-    """The networks to train: by expected improvement, one by predicted loss alone, and one by chance. What was screened
-    in earlier generations is measured, too, and may be chosen as well."""
+    """The networks to train: by expected improvement, one by predicted loss alone, and one by chance, of a family that
+    is still unknown if there is one. What was screened in earlier generations is measured, too, and may be chosen as
+    well."""
     options = {**DEFAULTS, **options}
     if _enough(knowledge, options):
         feasible = [*feasible, *_remembered(knowledge, [genotype for genotype, _ in feasible], rng)]
     costs = [knowledge.objective_costs(cost) for _, cost in feasible]
     if not _enough(knowledge, options) or len(feasible) <= count or None in costs:
-        return random.choose(knowledge, feasible, count, rng, options)
+        return evolution.choose(knowledge, feasible, count, rng, options)
     genotypes, costs = [genotype for genotype, _ in feasible], np.array(costs)
     loss = _Loss(knowledge, rng, options)
     front = _Front(knowledge, loss, _Prices(knowledge, rng), rng, options)
@@ -81,7 +82,9 @@ def choose(
     if len(picked) < count:
         picked.append(min(_without(picked, len(genotypes)), key=lambda position: mean[position]))
     if len(picked) < count:
-        picked.append(int(rng.choice(_without(picked, len(genotypes)))))
+        left = _without(picked, len(genotypes))
+        unknown = knowledge.unknown_families([genotypes[position] for position in left])
+        picked.append(left[unknown[0]] if unknown else int(rng.choice(left)))
     return [genotypes[position] for position in picked]
 
 

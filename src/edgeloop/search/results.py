@@ -61,6 +61,18 @@ class Knowledge:
         """The budget of each objective besides the loss."""
         return objective_limits(self.budgets, self.objectives, self.device)
 
+    def unknown_families(self, genotypes: Sequence[Genotype]) -> list[int]:
+        """The first position of each family of which no training has told anything yet, in this run or before."""
+        told = [result.genotype for result in self.results]
+        told += [genotype for trainings in (*self.short, *self.earlier) for genotype, _ in trainings]
+        known = {genotype["architecture"]["family"] for genotype in told}
+        found: list[int] = []
+        for position, genotype in enumerate(genotypes):
+            if (family := genotype["architecture"]["family"]) not in known:
+                known.add(family)
+                found.append(position)
+        return found
+
     def objective_costs(self, costs: Costs) -> tuple[float, ...] | None:
         """The costs that are objectives; None where a device did not give them all."""
         values = objective_costs(costs, self.budgets, self.objectives, self.device)
