@@ -45,6 +45,7 @@ SMALL = [
     {"family": "conv2d_temporal", "widths": [8, 16], "temporal": "transformer"},
     {"family": "moments"},
     {"family": "motion"},
+    {"family": "motion", "frame_thresholds": 2, "lags": 2, "directed": True},
     SMALLEST_SWIN,
 ]
 ACTIVATIONS = ["relu", "leaky_relu", "hard_swish", "silu"]

@@ -245,6 +245,30 @@ def test_a_family_that_nobody_has_tried_is_tried_as_soon_as_a_network_of_it_is_f
     assert [genotype["architecture"]["family"] for genotype in chosen].count("swin3d") >= 1
 
 
+def test_of_a_family_that_nobody_has_tried_the_pool_has_networks_that_may_be_fast_enough(conditional):
+    def latency(genotype):
+        # Of swin3d only small ones meet the budget, one of four that are drawn.
+        architecture, limit = genotype["architecture"], BUDGETS["bench"]["latency_ms"]
+        if architecture["family"] == "conv2d":
+            return 0.1 * limit
+        return limit * (0.3 * len(architecture["heads"]) + architecture["embed"] / 96) * architecture["depths"][0]
+
+    def loss(genotype):
+        return 0.1 + 0.001 * genotype["training"]["batch_size"]
+
+    rng = np.random.default_rng(1)
+    sampled = [conditional.sample(rng) for _ in range(60)]
+    tried = [genotype for genotype in sampled if genotype["architecture"]["family"] == "conv2d"][:20]
+    seen = [genotype for genotype in sampled if genotype["architecture"]["family"] == "swin3d"][:12]
+    figures = {architecture_id(genotype): ok(latency_ms=latency(genotype)) for genotype in seen}
+    current = history(conditional, 0, loss, latency=latency, chosen=tried)
+    current = state.with_screening(current, [ok(device="bench", architectures=figures, work=[0, 1])], genes(seen))
+    proposals = propose(conditional, current, "gp-ehvi", count=32)
+    proposed = [latency(genotype) for genotype in proposals if genotype["architecture"]["family"] == "swin3d"]
+    fast = [cost for cost in proposed if cost <= BUDGETS["bench"]["latency_ms"]]
+    assert len(proposed) >= 8 and len(fast) >= len(proposed) / 2
+
+
 def test_the_default_strategy_needs_fewer_trainings_than_evolution(space):
     found = {
         name: [search(space, 8, name=name, seed=seed, pool=8 * SIZE)[0]["hypervolume"][-1] for seed in range(4)]

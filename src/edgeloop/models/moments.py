@@ -118,7 +118,7 @@ class Shape(nn.Module):
         # The same as a convolution: to runtimes it is a single operator, to PyTorch slower.
         weight, bias = self.of_mean.slope[:, None].expand(-1, self.frames) / self.frames, self.of_mean.black()
         if self.of_frames is not None:
-            each = self.of_frames.slope[:, None, None] * torch.eye(self.frames)
+            each = self.of_frames.slope[:, None, None] * torch.eye(self.frames).to(x)
             weight = torch.cat([weight, each.flatten(0, 1)])
             bias = torch.cat([bias, self.of_frames.black().repeat_interleave(self.frames)])
         return functional.conv1d(x, weight[..., None], bias)

@@ -30,6 +30,8 @@ CROSSOVER_SHARE, FRESH_SHARE = 0.3, 0.3
 """Of the children, those of two parents (among the bred ones), and those drawn from the space."""
 LOTTERY_SHARE = 0.1
 """Of the pool, children that nothing speaks for."""
+UNKNOWN_SHARE = 0.25
+"""Of the pool, networks of families of which no training has told anything yet, while there are such."""
 TRIES_PER_CHILD = 10
 REMEMBERED = 500
 """Of what was screened and not trained, so many are considered again."""
@@ -114,11 +116,24 @@ def _promising(
     alone = _improvement(*loss.predict(genotypes, costs), costs, front.points, front.reference) * chance
     short = _best(alone, SHORTLIST)
     lottery = round(LOTTERY_SHARE * count)
+    explored = _explored(knowledge, genotypes, feasible, round(UNKNOWN_SHARE * count))
     joint = loss.joint([genotypes[position] for position in short], costs[short])
-    picked = _greedy(*joint, costs[short], chance[short], front, count - lottery)
-    found = [genotypes[short[position]] for position in picked]
-    rest = np.setdiff1d(np.arange(len(genotypes)), short[picked])
-    return found + [genotypes[position] for position in rng.permutation(rest)[:lottery]]
+    picked = _greedy(*joint, costs[short], chance[short], front, count - lottery - len(explored))
+    found = list(dict.fromkeys([*explored, *short[picked]]))
+    rest = np.setdiff1d(np.arange(len(genotypes)), found)
+    return [genotypes[position] for position in [*found, *rng.permutation(rest)[:lottery]]]
+
+
+def _explored(knowledge: Knowledge, genotypes: Sequence[Genotype], feasible: np.ndarray, most: int) -> list[int]:
+    """Positions of at most `most` genotypes of families that are still unknown, those that most probably meet the
+    budgets, as many of each: where few networks of a family are fast enough, chance alone would hardly meet them."""
+    first = knowledge.unknown_families(genotypes)
+    families = [genotype["architecture"]["family"] for genotype in genotypes]
+    found: list[int] = []
+    for position in first:
+        members = np.flatnonzero(np.array(families) == families[position])
+        found += members[_best(feasible[members], most // len(first))].tolist()
+    return found
 
 
 def _children(knowledge: Knowledge, rng: np.random.Generator, options: Mapping[str, Any]) -> list[Genotype]:
