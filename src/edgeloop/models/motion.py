@@ -35,8 +35,8 @@ class Motion(Moments):
 
     lag: how many frames later. lags: the correlations with frames so many times later are added up. frequencies: the
     finest structure that is followed has so many periods in the picture. grid: at so many distances, in as many
-    directions each, the correlation is looked up. directed: whether the middles of the masks say
-    which way the texture is likely to come.
+    directions each, the correlation is looked up. directed: whether the middles of the masks say which way the texture
+    is likely to come.
     """
 
     lag: int = gene(2, minimum=1, maximum=8)
@@ -56,7 +56,7 @@ class Motion(Moments):
             raise ValueError(f"frequencies is {self.frequencies}: expected less than half of the {self.pixels} pixels")
         latest = self.lag * self.lags
         if reach(self.pixels, latest) < 2 * NEAREST_PX * latest:
-            raise ValueError(f"pixels {self.pixels} have no room for a motion of {latest} frames: expected fewer")
+            raise ValueError(f"pixels {self.pixels} have no room for a motion of {latest} frames: expected a smaller lag, or fewer lags")
 
     def network(self) -> nn.Module:
         """The module."""
@@ -72,10 +72,10 @@ class MotionNetwork(nn.Module):
         self.spread = Spread(genes.frames)
         self.shape = genes.shape()
         self.glide = Glide(genes.frames, genes.pixels, genes.lag, genes.lags, genes.frequencies, genes.grid)
-        # Where the texture is to be seen: hardly in the dark, and not where the pool outshines it.
+        # How much more or less than others a pixel counts that is as bright as the mask says: all alike at first.
         self.seen = nn.Parameter(torch.zeros(1, genes.thresholds))
-        # A long and narrow pool has come fast: it says which of several peaks is likely to be the true one. It points
-        # to where it came from, too, but with few clips to learn from, that is more than can be learnt.
+        # A long and narrow pool has come fast: it says which of several peaks is likely to be the true one. It also
+        # points to where it came from, but that is learnt from tens of thousands of clips, and costs with a thousand.
         self.directed = genes.directed
         known, peaks = self.shape.features, genes.grid
         if self.directed:
