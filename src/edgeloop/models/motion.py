@@ -56,7 +56,9 @@ class Motion(Moments):
             raise ValueError(f"frequencies is {self.frequencies}: expected less than half of the {self.pixels} pixels")
         latest = self.lag * self.lags
         if reach(self.pixels, latest) < 2 * NEAREST_PX * latest:
-            raise ValueError(f"pixels {self.pixels} have no room for a motion of {latest} frames: expected a smaller lag, or fewer lags")
+            raise ValueError(
+                f"pixels {self.pixels} have no room for a motion of {latest} frames: expected a smaller lag, fewer lags"
+            )
 
     def network(self) -> nn.Module:
         """The module."""
