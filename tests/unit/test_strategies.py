@@ -269,6 +269,41 @@ def test_of_a_family_that_nobody_has_tried_the_pool_has_networks_that_may_be_fas
     assert len(proposed) >= 8 and len(fast) >= len(proposed) / 2
 
 
+@pytest.mark.parametrize("name", ["evolution", "gp-ehvi"])
+def test_a_family_of_which_one_network_in_a_hundred_is_fast_enough_is_reached_in_three_generations(name):
+    meltpool = config.load_space(ROOT / "config/spaces/meltpool.yaml")
+    limit = BUDGETS["bench"]["latency_ms"]
+    rng = np.random.default_rng(2)
+
+    def is_motion(genotype):
+        return genotype["architecture"]["family"] == "motion"
+
+    def work(architecture):
+        pixels = architecture["frames"] * architecture["pixels"] ** 2
+        return pixels * (architecture["thresholds"] + architecture["frequencies"]) * architecture["grid"]
+
+    drawn = [meltpool.sample(rng) for _ in range(3000)]
+    motions = [genotype for genotype in drawn if is_motion(genotype)]
+    fastest = np.quantile([work(genotype["architecture"]) for genotype in motions], 0.01)
+
+    def latency(genotype):
+        return limit * (work(genotype["architecture"]) / fastest if is_motion(genotype) else 0.1)
+
+    def loss(genotype):
+        return 0.1 + 0.001 * genotype["training"]["batch_size"]
+
+    tried = [genotype for genotype in drawn if not is_motion(genotype)][:20]
+    current = history(meltpool, 0, loss, latency=latency, chosen=tried)
+    screened = [genotype for genotype in motions if latency(genotype) > 1.5 * limit][:10]
+    for seed in range(3):
+        figures = {architecture_id(genotype): ok(latency_ms=latency(genotype)) for genotype in screened}
+        screening = [ok(device="bench", architectures=figures, work=[0, 1])]
+        current = state.with_screening(current, screening, genes(screened))
+        screened = list(filter(is_motion, propose(meltpool, current, name, seed, count=64)))
+    found = sum(latency(genotype) <= limit for genotype in screened)
+    assert found >= {"evolution": 2, "gp-ehvi": 8}[name]
+
+
 def test_the_default_strategy_needs_fewer_trainings_than_evolution(space):
     found = {
         name: [search(space, 8, name=name, seed=seed, pool=8 * SIZE)[0]["hypervolume"][-1] for seed in range(4)]

@@ -15,14 +15,19 @@ from edgeloop.records import Genotype
 from edgeloop.search import pareto
 from edgeloop.search.costs import Costs
 from edgeloop.search.results import Knowledge, Result
+from edgeloop.space import Space
 
 DEFAULTS = {"population": 24, "tournament": 6, "random_share": 0.1, "crossover_share": 0.3}
+STRANGERS_SHARE = 0.25
+"""Of the children, those of near misses of families that are still unknown, while there are such."""
+NEAR_MISSES = 4
+"""So many of a family are parents."""
 
 
 def propose(
     knowledge: Knowledge, count: int, rng: np.random.Generator, options: Mapping[str, Any]
 ) -> Iterator[Genotype]:
-    """Children of the present population, or random genotypes where there is none yet."""
+    """Children of the present population, or random genotypes where there is none yet; and strangers."""
     options, space = {**DEFAULTS, **options}, knowledge.space
     alive = [result for result in knowledge.results if result.objectives is not None][-options["population"] :]
     fitness = _fitness(alive)
@@ -31,7 +36,11 @@ def propose(
         entrants = rng.choice(len(alive), size=min(options["tournament"], len(alive)), replace=False)
         return alive[min(entrants, key=lambda entrant: fitness[entrant])].genotype
 
+    near_misses = knowledge.near_misses(NEAR_MISSES)
     while True:
+        if near_misses and rng.random() < STRANGERS_SHARE:
+            yield stranger(space, near_misses, rng)
+            continue
         if not alive or rng.random() < options["random_share"]:
             yield space.sample(rng)
             continue
@@ -39,6 +48,15 @@ def propose(
         if rng.random() < options["crossover_share"]:
             child = space.crossover(child, parent(), rng)
         yield space.mutate(child, rng)
+
+
+def stranger(space: Space, near_misses: Sequence[Sequence[Genotype]], rng: np.random.Generator) -> Genotype:
+    """A child of networks that miss the budgets, of a family of which nothing was trained: where few networks of a
+    family are fast enough, chance alone would hardly meet them, and it would never be tried. near_misses: by family,
+    see Knowledge."""
+    family = near_misses[rng.integers(len(near_misses))]
+    one, two = (space.with_recipe(family[rng.integers(len(family))], rng) for _ in range(2))
+    return space.mutate(space.crossover(one, two, rng), rng)
 
 
 def choose(

@@ -137,9 +137,9 @@ def _explored(knowledge: Knowledge, genotypes: Sequence[Genotype], feasible: np.
 
 
 def _children(knowledge: Knowledge, rng: np.random.Generator, options: Mapping[str, Any]) -> list[Genotype]:
-    """Different untrained genotypes: mutants and crossings of the best results, and random ones; and what is known to
-    meet the budgets because it was screened before. As long as there are few results, the best of earlier runs are
-    among them, and among the parents."""
+    """Different untrained genotypes: mutants and crossings of the best results, and random ones; strangers as
+    evolution's; and what is known to meet the budgets because it was screened before. As long as there are few
+    results, the best of earlier runs are among them, and among the parents."""
     space, feasible = knowledge.space, [result for result in knowledge.results if result.feasible]
     order = np.argsort(pareto.ranks([result.objectives for result in feasible]), kind="stable")
     parents = [feasible[position].genotype for position in order[:PARENTS]]
@@ -154,6 +154,7 @@ def _children(knowledge: Knowledge, rng: np.random.Generator, options: Mapping[s
         among = front if front and rng.random() < 0.5 else len(parents)
         return parents[rng.integers(min(among, len(parents)))]
 
+    near_misses = knowledge.near_misses(evolution.NEAR_MISSES)
     known = set(knowledge.tried)
     measured = {candidate_id(entry.genes) for entry in knowledge.screened.values()}
     found: list[Genotype] = []
@@ -165,7 +166,9 @@ def _children(knowledge: Knowledge, rng: np.random.Generator, options: Mapping[s
     for _ in range(TRIES_PER_CHILD * options["children"]):
         if len(found) == enough:
             break
-        if rng.random() < FRESH_SHARE:
+        if near_misses and rng.random() < evolution.STRANGERS_SHARE:
+            child = evolution.stranger(space, near_misses, rng)
+        elif rng.random() < FRESH_SHARE:
             child = space.sample(rng)
         else:
             child = parent()

@@ -1,12 +1,13 @@
 """What a strategy knows of a search: the state's figures in a fixed order."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edgeloop.records import Genotype
-from edgeloop.search.costs import Budgets, Costs, objective_costs, objective_limits
+from edgeloop.search.costs import Budgets, Costs, objective_costs, objective_limits, violation
 from edgeloop.space import Space
 
 
@@ -63,15 +64,30 @@ class Knowledge:
 
     def unknown_families(self, genotypes: Sequence[Genotype]) -> list[int]:
         """The first position of each family of which no training has told anything yet, in this run or before."""
-        told = [result.genotype for result in self.results]
-        told += [genotype for trainings in (*self.short, *self.earlier) for genotype, _ in trainings]
-        known = {genotype["architecture"]["family"] for genotype in told}
+        known = self._known_families()
         found: list[int] = []
         for position, genotype in enumerate(genotypes):
             if (family := genotype["architecture"]["family"]) not in known:
                 known.add(family)
                 found.append(position)
         return found
+
+    def near_misses(self, most: int) -> list[list[Genotype]]:
+        """For each family of which no training has told anything yet, those of its screened networks that exceed the
+        budgets least, without genes of training: up to `most`, the nearest first."""
+        known = self._known_families()
+        found: dict[str, list[tuple[float, Genotype]]] = defaultdict(list)
+        for entry in self.screened.values():
+            excess = violation(entry.costs, self.budgets)
+            if math.isfinite(excess) and (family := entry.genes["architecture"]["family"]) not in known:
+                found[family].append((excess, entry.genes))
+        nearest = (sorted(found[family], key=lambda each: each[0])[:most] for family in sorted(found))
+        return [[genes for _, genes in family] for family in nearest]
+
+    def _known_families(self) -> set[str]:
+        told = [result.genotype for result in self.results]
+        told += [genotype for trainings in (*self.short, *self.earlier) for genotype, _ in trainings]
+        return {genotype["architecture"]["family"] for genotype in told}
 
     def objective_costs(self, costs: Costs) -> tuple[float, ...] | None:
         """The costs that are objectives; None where a device did not give them all."""
