@@ -155,9 +155,11 @@ class Space:
             flat[name] = value
         return flat
 
-    def with_recipe(self, genes: Genotype, rng: np.random.Generator) -> Genotype:
-        """A genotype with the architecture and precision of `genes`, its training genes drawn."""
-        return self.genotype(self.complete(self.flatten(genes, training=False), rng))
+    def with_recipe(self, genes: Genotype, rng: np.random.Generator, like: Genotype | None = None) -> Genotype:
+        """A genotype with the architecture and precision of `genes`, its training genes those of `like`, or drawn."""
+        recipe = {} if like is None else self.flatten(like)
+        recipe = {name: value for name, value in recipe.items() if name.startswith("training:")}
+        return self.genotype(self.complete({**recipe, **self.flatten(genes, training=False)}, rng))
 
     def holds(self, genotype: Genotype) -> bool:
         """Whether `genotype` is one of this space: it has exactly the active genes, with values that they can take."""

@@ -15,7 +15,6 @@ from edgeloop.records import Genotype
 from edgeloop.search import pareto
 from edgeloop.search.costs import Costs
 from edgeloop.search.results import Knowledge, Result
-from edgeloop.space import Space
 
 DEFAULTS = {"population": 24, "tournament": 6, "random_share": 0.1, "crossover_share": 0.3}
 STRANGERS_SHARE = 0.25
@@ -39,7 +38,7 @@ def propose(
     near_misses = knowledge.near_misses(NEAR_MISSES)
     while True:
         if near_misses and rng.random() < STRANGERS_SHARE:
-            yield stranger(space, near_misses, rng)
+            yield stranger(knowledge, near_misses, rng)
             continue
         if not alive or rng.random() < options["random_share"]:
             yield space.sample(rng)
@@ -50,12 +49,15 @@ def propose(
         yield space.mutate(child, rng)
 
 
-def stranger(space: Space, near_misses: Sequence[Sequence[Genotype]], rng: np.random.Generator) -> Genotype:
+def stranger(knowledge: Knowledge, near_misses: Sequence[Sequence[Genotype]], rng: np.random.Generator) -> Genotype:
     """A child of networks that miss the budgets, of a family of which nothing was trained: where few networks of a
-    family are fast enough, chance alone would hardly meet them, and it would never be tried. near_misses: by family,
-    see Knowledge."""
-    family = near_misses[rng.integers(len(near_misses))]
-    one, two = (space.with_recipe(family[rng.integers(len(family))], rng) for _ in range(2))
+    family are fast enough, chance alone would hardly meet them, and it would never be tried. It is to be trained by
+    the recipe of the best result: the first one's loss is what the family is judged by. near_misses: by family, see
+    Knowledge."""
+    space, family = knowledge.space, near_misses[rng.integers(len(near_misses))]
+    trained = [result for result in knowledge.results if result.objectives is not None]
+    best = min(trained, key=lambda result: result.objectives[0]).genotype if trained else None
+    one, two = (space.with_recipe(family[rng.integers(len(family))], rng, like=best) for _ in range(2))
     return space.mutate(space.crossover(one, two, rng), rng)
 
 
@@ -68,7 +70,8 @@ def choose(
 ) -> list[Genotype]:
     """The networks to train: one of each family that is still unknown, since who has no parent there will hardly have
     children there; then the first ones, which are as good as any: children come in no order of merit."""
-    first = knowledge.unknown_families([genotype for genotype, _ in feasible])
+    unknown = knowledge.unknown_families([genotype for genotype, _ in feasible])
+    first = [positions[0] for positions in unknown.values()]
     rest = [position for position in range(len(feasible)) if position not in first]
     return [feasible[position][0] for position in [*first, *rest][:count]]
 

@@ -67,9 +67,9 @@ def choose(
     rng: np.random.Generator,
     options: Mapping[str, Any],
 ) -> list[Genotype]:
-    """The networks to train: by expected improvement, one by predicted loss alone, and one by chance, of a family that
-    is still unknown if there is one. What was screened in earlier generations is measured, too, and may be chosen as
-    well."""
+    """The networks to train: by expected improvement, one by predicted loss alone, and one by chance, or the most
+    promising one of the families that are still unknown. What was screened in earlier generations is measured, too,
+    and may be chosen as well."""
     options = {**DEFAULTS, **options}
     if _enough(knowledge, options):
         feasible = [*feasible, *_remembered(knowledge, [genotype for genotype, _ in feasible], rng)]
@@ -86,7 +86,8 @@ def choose(
     if len(picked) < count:
         left = _without(picked, len(genotypes))
         unknown = knowledge.unknown_families([genotypes[position] for position in left])
-        picked.append(left[unknown[0]] if unknown else int(rng.choice(left)))
+        of_unknown = [left[position] for positions in unknown.values() for position in positions]
+        picked.append(min(of_unknown, key=lambda position: mean[position]) if of_unknown else int(rng.choice(left)))
     return [genotypes[position] for position in picked]
 
 
@@ -127,12 +128,10 @@ def _promising(
 def _explored(knowledge: Knowledge, genotypes: Sequence[Genotype], feasible: np.ndarray, most: int) -> list[int]:
     """Positions of at most `most` genotypes of families that are still unknown, those that most probably meet the
     budgets, as many of each: where few networks of a family are fast enough, chance alone would hardly meet them."""
-    first = knowledge.unknown_families(genotypes)
-    families = [genotype["architecture"]["family"] for genotype in genotypes]
+    unknown = knowledge.unknown_families(genotypes)
     found: list[int] = []
-    for position in first:
-        members = np.flatnonzero(np.array(families) == families[position])
-        found += members[_best(feasible[members], most // len(first))].tolist()
+    for members in map(np.array, unknown.values()):
+        found += members[_best(feasible[members], most // len(unknown))].tolist()
     return found
 
 
@@ -167,7 +166,7 @@ def _children(knowledge: Knowledge, rng: np.random.Generator, options: Mapping[s
         if len(found) == enough:
             break
         if near_misses and rng.random() < evolution.STRANGERS_SHARE:
-            child = evolution.stranger(space, near_misses, rng)
+            child = evolution.stranger(knowledge, near_misses, rng)
         elif rng.random() < FRESH_SHARE:
             child = space.sample(rng)
         else:

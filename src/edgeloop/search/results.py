@@ -62,14 +62,13 @@ class Knowledge:
         """The budget of each objective besides the loss."""
         return objective_limits(self.budgets, self.objectives, self.device)
 
-    def unknown_families(self, genotypes: Sequence[Genotype]) -> list[int]:
-        """The first position of each family of which no training has told anything yet, in this run or before."""
+    def unknown_families(self, genotypes: Sequence[Genotype]) -> dict[str, list[int]]:
+        """The positions of those of families of which no training has told anything yet, in this run or before."""
         known = self._known_families()
-        found: list[int] = []
+        found: dict[str, list[int]] = defaultdict(list)
         for position, genotype in enumerate(genotypes):
             if (family := genotype["architecture"]["family"]) not in known:
-                known.add(family)
-                found.append(position)
+                found[family].append(position)
         return found
 
     def near_misses(self, most: int) -> list[list[Genotype]]:
