@@ -269,8 +269,8 @@ def test_of_a_family_that_nobody_has_tried_the_pool_has_networks_that_may_be_fas
     assert len(proposed) >= 8 and len(fast) >= len(proposed) / 2
 
 
-@pytest.mark.parametrize("name", ["evolution", "gp-ehvi"])
-def test_a_family_of_which_one_network_in_a_hundred_is_fast_enough_is_reached_in_three_generations(name):
+@pytest.mark.parametrize(("name", "generations"), [("evolution", 6), ("gp-ehvi", 3)])
+def test_a_family_of_which_one_network_in_a_hundred_is_fast_enough_is_reached(name, generations):
     meltpool = config.load_space(ROOT / "config/spaces/meltpool.yaml")
     limit = BUDGETS["bench"]["latency_ms"]
     rng = np.random.default_rng(2)
@@ -295,13 +295,13 @@ def test_a_family_of_which_one_network_in_a_hundred_is_fast_enough_is_reached_in
     tried = [genotype for genotype in drawn if not is_motion(genotype)][:20]
     current = history(meltpool, 0, loss, latency=latency, chosen=tried)
     screened = [genotype for genotype in motions if latency(genotype) > 1.5 * limit][:10]
-    for seed in range(3):
+    for seed in range(generations):
         figures = {architecture_id(genotype): ok(latency_ms=latency(genotype)) for genotype in screened}
         screening = [ok(device="bench", architectures=figures, work=[0, 1])]
         current = state.with_screening(current, screening, genes(screened))
         screened = list(filter(is_motion, propose(meltpool, current, name, seed, count=64)))
     fast = sum(latency(genotype) <= limit for genotype in screened)
-    assert fast >= {"evolution": 2, "gp-ehvi": 8}[name]
+    assert fast >= 5
     # The first one of a family is to be trained as the best of the others was, or one gene away from that.
     best = min(tried, key=loss)["training"]
     same = [sum(genotype["training"][gene] != value for gene, value in best.items()) <= 1 for genotype in screened]
