@@ -7,7 +7,8 @@ loss and predicted costs; what to train of it is chosen by predicted loss and me
 Both choices are greedy: the next one is the network from which the hypervolume is expected to grow most
 (`improvement`), given that those chosen before it turn out as predicted ("kriging believer", Ginsbourger et al. 2010).
 One of a generation is that of the best predicted loss instead, the end of the front that people use first; and one
-is drawn from the pool, because a model that only sees what it has chosen itself grows too sure of the rest.
+of eight is drawn from the pool, because a model that only sees what it has chosen itself grows too sure of the rest.
+Families of which no training has told anything come before that.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,10 @@ UNKNOWN_SHARE = 0.25
 TRIES_PER_CHILD = 10
 REMEMBERED = 500
 """Of what was screened and not trained, so many are considered again."""
+RECIPES = 3
+"""Of them, each is considered with the recipes of so many results, those of the lowest loss."""
+PER_CHANCE = 8
+"""One of so many trainings is drawn from the pool."""
 SHORTLIST = 300
 """Of the children, so many with the largest expected improvement on their own compete for a place beside others."""
 CLIP = 0.9
@@ -67,28 +72,44 @@ def choose(
     rng: np.random.Generator,
     options: Mapping[str, Any],
 ) -> list[Genotype]:
-    """The networks to train: by expected improvement, one by predicted loss alone, and one by chance, or the most
-    promising one of the families that are still unknown. What was screened in earlier generations is measured, too,
-    and may be chosen as well."""
+    """The networks to train: by expected improvement, one by predicted loss alone, and one of each family that is
+    still unknown, or one by chance. What was screened in earlier generations is measured, too, and may be chosen as
+    well."""
     options = {**DEFAULTS, **options}
     if _enough(knowledge, options):
         feasible = [*feasible, *_remembered(knowledge, [genotype for genotype, _ in feasible], rng)]
     costs = [knowledge.objective_costs(cost) for _, cost in feasible]
     if not _enough(knowledge, options) or len(feasible) <= count or None in costs:
         return evolution.choose(knowledge, feasible, count, rng, options)
-    genotypes, costs = [genotype for genotype, _ in feasible], np.array(costs)
     loss = _Loss(knowledge, rng, options)
     front = _Front(knowledge, loss, _Prices(knowledge, rng), rng, options)
-    picked = _greedy(*loss.joint(genotypes, costs), costs, loss.chance(genotypes), front, max(1, count - 2))
-    mean = loss.predict(genotypes, costs)[0].mean(0)
+    genotypes, costs, mean = _best_trained([genotype for genotype, _ in feasible], np.array(costs), loss)
+    unknown = knowledge.unknown_families(genotypes).values()
+    strangers = [min(positions, key=lambda position: mean[position]) for positions in unknown][: count // 2]
+    by_chance = not strangers and (count >= PER_CHANCE or rng.random() < count / PER_CHANCE)
+    most = max(1, count - 1 - len(strangers) - by_chance)
+    picked = _greedy(*loss.joint(genotypes, costs), costs, loss.chance(genotypes), front, most)
+    picked += [position for position in strangers if position not in picked]
+    left = sorted(_without(picked, len(genotypes)), key=lambda position: mean[position])
+    picked += left[: max(0, count - by_chance - len(picked))]
     if len(picked) < count:
-        picked.append(min(_without(picked, len(genotypes)), key=lambda position: mean[position]))
-    if len(picked) < count:
-        left = _without(picked, len(genotypes))
-        unknown = knowledge.unknown_families([genotypes[position] for position in left])
-        of_unknown = [left[position] for positions in unknown.values() for position in positions]
-        picked.append(min(of_unknown, key=lambda position: mean[position]) if of_unknown else int(rng.choice(left)))
+        picked.append(int(rng.choice(_without(picked, len(genotypes)))))
     return [genotypes[position] for position in picked]
+
+
+def _best_trained(
+    genotypes: Sequence[Genotype], costs: np.ndarray, loss: "_Loss"
+) -> tuple[list[Genotype], np.ndarray, np.ndarray]:
+    """Of the genotypes that differ in the genes of training alone, the one of the lowest predicted loss; with its costs
+    and that prediction."""
+    mean = loss.predict(genotypes, costs)[0].mean(0)
+    best: dict[str, int] = {}
+    for position, genotype in enumerate(genotypes):
+        name = architecture_id(genotype)
+        if name not in best or mean[position] < mean[best[name]]:
+            best[name] = position
+    kept = list(best.values())
+    return [genotypes[position] for position in kept], costs[kept], mean[kept]
 
 
 def _without(picked: Sequence[int], total: int) -> list[int]:
@@ -186,10 +207,19 @@ def _children(knowledge: Knowledge, rng: np.random.Generator, options: Mapping[s
 def _remembered(
     knowledge: Knowledge, besides: Sequence[Genotype], rng: np.random.Generator
 ) -> list[tuple[Genotype, Costs]]:
+    """What was screened and is within the budgets, with a recipe that is drawn and with those of the best results, as
+    far as it was not yet trained so. What a network costs does not depend on its recipe."""
+    trained = [result for result in knowledge.results if result.objectives is not None]
+    best = sorted(trained, key=lambda result: result.objectives[0])[:RECIPES]
     known = knowledge.tried.union(map(candidate_id, besides))
     left = [entry for entry in knowledge.screened.values() if violation(entry.costs, knowledge.budgets) <= 0]
-    again = [(knowledge.space.with_recipe(entry.genes, rng), entry.costs) for entry in left[-REMEMBERED:]]
-    return [(genotype, costs) for genotype, costs in again if candidate_id(genotype) not in known]
+    found: dict[str, tuple[Genotype, Costs]] = {}
+    for entry in left[-REMEMBERED:]:
+        for like in (None, *(result.genotype for result in best)):
+            genotype = knowledge.space.with_recipe(entry.genes, rng, like)
+            if (name := candidate_id(genotype)) not in known:
+                found.setdefault(name, (genotype, entry.costs))
+    return list(found.values())
 
 
 class _Front:
