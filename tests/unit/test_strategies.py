@@ -308,6 +308,26 @@ def test_a_family_of_which_one_network_in_a_hundred_is_fast_enough_is_reached(na
     assert np.mean(same) > 0.5
 
 
+def test_what_was_screened_before_is_trained_as_the_best_results_were(space):
+    def loss(genotype):
+        return 0.2 + abs(np.log10(genotype["training"]["lr"] / 0.01))
+
+    def distance(genotype):
+        return abs(np.log10(genotype["training"]["lr"] / best["training"]["lr"]))
+
+    rng = np.random.default_rng(3)
+    drawn = list({candidate_id(genotype): genotype for genotype in (space.sample(rng) for _ in range(60))}.values())
+    tried = drawn[:30]
+    waiting = [genotype for genotype in drawn[30:] if latency_ms(genotype) <= BUDGETS["bench"]["latency_ms"]]
+    current = state.with_screening(history(space, 0, loss, chosen=tried), screen(waiting), genes(waiting))
+    best = min(tried, key=loss)
+    offered = waiting[:1]
+    chosen = choose(space, current, offered, screen(offered), "gp-ehvi")
+    assert len(chosen) == SIZE
+    # One of them may be drawn.
+    assert sorted(map(distance, chosen))[-2] < 0.2 < np.median([distance(genotype) for genotype in waiting])
+
+
 def test_the_default_strategy_needs_fewer_trainings_than_evolution(space):
     found = {
         name: [search(space, 8, name=name, seed=seed, pool=8 * SIZE)[0]["hypervolume"][-1] for seed in range(4)]
