@@ -34,7 +34,8 @@ FLOAT_DIGITS = 6  # a learning rate of 0.00123456 reads better than 17 digits, a
 
 @dataclass(frozen=True)
 class Gene:
-    """One gene: where it goes in the genotype, what it may be, and when it is active."""
+    """One gene: where it goes in the genotype, what it may be, and when it is active. default: for a gene of training,
+    what the first networks are trained with; None where the space names none."""
 
     name: str
     choices: tuple[Any, ...] | None
@@ -43,6 +44,7 @@ class Gene:
     integer: bool
     when: dict[str, tuple[Any, ...]]
     where: Where
+    default: Any = None
 
     @property
     def is_variable(self) -> bool:
@@ -155,11 +157,19 @@ class Space:
             flat[name] = value
         return flat
 
-    def with_recipe(self, genes: Genotype, rng: np.random.Generator, like: Genotype | None = None) -> Genotype:
-        """A genotype with the architecture and precision of `genes`, its training genes those of `like`, or drawn."""
-        recipe = {} if like is None else self.flatten(like)
-        recipe = {name: value for name, value in recipe.items() if name.startswith("training:")}
+    def with_recipe(self, genes: Genotype, rng: np.random.Generator, recipe: Mapping[str, Any]) -> Genotype:
+        """A genotype with the architecture and precision of `genes`, its training genes those of `recipe` (as `recipe`
+        and `default_recipe` give them), or drawn where it has none."""
         return self.genotype(self.complete({**recipe, **self.flatten(genes, training=False)}, rng))
+
+    def recipe(self, genotype: Genotype) -> dict[str, Any]:
+        """The training genes of `genotype` as {gene name: value}."""
+        return {name: value for name, value in self.flatten(genotype).items() if name.startswith("training:")}
+
+    @property
+    def default_recipe(self) -> dict[str, Any]:
+        """The training genes for which the space names a default, as {gene name: value}."""
+        return {name: gene.default for name, gene in self.genes.items() if gene.default is not None}
 
     def holds(self, genotype: Genotype) -> bool:
         """Whether `genotype` is one of this space: it has exactly the active genes, with values that they can take."""

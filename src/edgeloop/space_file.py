@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,10 @@ class _Reader:
         if isinstance(spec, dict):
             spec = dict(spec)
             conditions |= self.conditions(name, spec.pop("when", {}), where, earlier or {})
+            if "default" in spec:
+                default = spec.pop("default")
+                gene = self.gene(name, spec, where, conditions)
+                return replace(gene, default=self.default(gene, default))
             if len(spec) != 1:
                 raise self.error(
                     where,
@@ -139,7 +144,7 @@ class _Reader:
                 )
             if kind != "choice":
                 raise self.error(
-                    where, f"gene '{name}': unknown '{kind}'; expected choice, {', '.join(RANGES)} or when"
+                    where, f"gene '{name}': unknown '{kind}'; expected choice, {', '.join(RANGES)}, default or when"
                 )
         else:
             given = spec if isinstance(spec, list) else [spec]
@@ -148,6 +153,13 @@ class _Reader:
         if len({canonical_json(value) for value in given}) < len(given):
             raise self.error(where, f"gene '{name}' has a value twice: {given}")
         return Gene(name, tuple(given), None, False, False, conditions, where)
+
+    def default(self, gene: Gene, value: Any) -> Any:
+        if not gene.name.startswith("training:"):
+            raise self.error(gene.where, f"gene '{gene.name}': only genes of training have a default")
+        if not gene.allows(value):
+            raise self.error(gene.where, f"gene '{gene.name}': its default {value} is none of its values")
+        return value
 
     def bounds(self, name: str, kind: str, given: Any, where: Where) -> tuple[float, float]:
         if not (isinstance(given, list) and len(given) == 2 and all(_is_number(bound) for bound in given)):

@@ -98,6 +98,7 @@ MALFORMED = [
     {"training": {"lr": {"uniform": [0.1]}}},
     {"training": {"lr": {"integer": [0.5, 2]}}},
     {"training": {"lr": {"normal": [0, 1]}}},
+    {"training": {"lr": {"choice": [0.1], "default": None}}},
     {"training": {"lr": {"choice": [0.1], "uniform": [0.1, 0.2]}}},
     {"families": {}},
     {"families": {"conv2d": None}},

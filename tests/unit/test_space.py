@@ -54,6 +54,19 @@ def test_the_same_seed_draws_the_same_genotypes_and_another_seed_others(load):
     assert first != other
 
 
+def test_the_default_recipe_is_of_the_genes_that_have_a_default(load):
+    space = load(
+        GOOD.replace("1.0e-2]}", "1.0e-2], default: 4.0e-3}\n  augment: {choice: [true, false], default: false}")
+    )
+    assert space.default_recipe == {"training:lr": 0.004, "training:augment": False}
+    assert load(GOOD).default_recipe == {}
+    rng = np.random.default_rng(0)
+    drawn = space.sample(rng)
+    usual = space.with_recipe(drawn, rng, space.default_recipe)
+    assert usual == {**drawn, "training": {"lr": 0.004, "augment": False}} != drawn
+    assert space.recipe(usual) == space.default_recipe
+
+
 def test_a_mutant_differs_in_one_gene_or_in_what_that_gene_activates(load):
     space = load(GOOD)
     rng = np.random.default_rng(0)
@@ -137,6 +150,16 @@ def test_numbered_genes_make_a_list_as_long_as_its_conditions_allow():
             "  lr: {log_uniform: [1.0e-3, 1.0e-2]}",
             "  lr: {uniform: [0.01]}",
             "line 4: gene 'training:lr': uniform needs two numbers",
+        ),
+        (
+            "  lr: {log_uniform: [1.0e-3, 1.0e-2]}",
+            "  lr: {log_uniform: [1.0e-3, 1.0e-2], default: 0.1}",
+            "line 4: gene 'training:lr': its default 0.1 is none of its values",
+        ),
+        (
+            "    frames: [4, 8]",
+            "    frames: {choice: [4, 8], default: 4}",
+            "line 7: gene 'conv2d:frames': only genes of training have a default",
         ),
         ("  lr: {log_uniform: [1.0e-3, 1.0e-2]}", "  rate: 0.1", "line 4: unknown gene 'rate' of 'training'"),
         ("precision: [fp32]", "precision: [int8, fp64]", "line 2: unknown precision 'fp64'"),

@@ -41,7 +41,9 @@ def propose(
             yield stranger(knowledge, near_misses, rng)
             continue
         if not alive or rng.random() < options["random_share"]:
-            yield space.sample(rng)
+            drawn = space.sample(rng)
+            # The first losses are to tell the architectures apart, not how well each was trained.
+            yield space.with_recipe(drawn, rng, space.recipe(drawn) | space.default_recipe)
             continue
         child = parent()
         if rng.random() < options["crossover_share"]:
@@ -51,13 +53,11 @@ def propose(
 
 def stranger(knowledge: Knowledge, near_misses: Sequence[Sequence[Genotype]], rng: np.random.Generator) -> Genotype:
     """A child of networks that miss the budgets, of a family of which nothing was trained: where few networks of a
-    family are fast enough, chance alone would hardly meet them, and it would never be tried. It is to be trained by
-    the recipe of the best result: the first one's loss is what the family is judged by. near_misses: by family, see
-    Knowledge."""
+    family are fast enough, chance alone would hardly meet them, and it would never be tried. near_misses: by family,
+    see Knowledge."""
     space, family = knowledge.space, near_misses[rng.integers(len(near_misses))]
-    trained = [result for result in knowledge.results if result.objectives is not None]
-    best = min(trained, key=lambda result: result.objectives[0]).genotype if trained else None
-    one, two = (space.with_recipe(family[rng.integers(len(family))], rng, like=best) for _ in range(2))
+    one, two = (family[rng.integers(len(family))] for _ in range(2))
+    one, two = (space.with_recipe(genes, rng, space.default_recipe) for genes in (one, two))
     return space.mutate(space.crossover(one, two, rng), rng)
 
 

@@ -83,7 +83,8 @@ def choose(
         return evolution.choose(knowledge, feasible, count, rng, options)
     loss = _Loss(knowledge, rng, options)
     front = _Front(knowledge, loss, _Prices(knowledge, rng), rng, options)
-    genotypes, costs, mean = _best_trained([genotype for genotype, _ in feasible], np.array(costs), loss)
+    genotypes, costs = _best_trained([genotype for genotype, _ in feasible], np.array(costs), loss, front)
+    mean = loss.predict(genotypes, costs)[0].mean(0)
     unknown = knowledge.unknown_families(genotypes).values()
     strangers = [min(positions, key=lambda position: mean[position]) for positions in unknown][: count // 2]
     by_chance = not strangers and (count >= PER_CHANCE or rng.random() < count / PER_CHANCE)
@@ -98,18 +99,18 @@ def choose(
 
 
 def _best_trained(
-    genotypes: Sequence[Genotype], costs: np.ndarray, loss: "_Loss"
-) -> tuple[list[Genotype], np.ndarray, np.ndarray]:
-    """Of the genotypes that differ in the genes of training alone, the one of the lowest predicted loss; with its costs
-    and that prediction."""
-    mean = loss.predict(genotypes, costs)[0].mean(0)
+    genotypes: Sequence[Genotype], costs: np.ndarray, loss: "_Loss", front: "_Front"
+) -> tuple[list[Genotype], np.ndarray]:
+    """Of the genotypes that differ in the genes of training alone, the one of the largest expected improvement: rather
+    than the lowest loss that is predicted, so that another recipe is tried while little is known of it. With costs."""
+    value = _improvement(*loss.predict(genotypes, costs), costs, front.points, front.reference)
     best: dict[str, int] = {}
     for position, genotype in enumerate(genotypes):
         name = architecture_id(genotype)
-        if name not in best or mean[position] < mean[best[name]]:
+        if name not in best or value[position] > value[best[name]]:
             best[name] = position
     kept = list(best.values())
-    return [genotypes[position] for position in kept], costs[kept], mean[kept]
+    return [genotypes[position] for position in kept], costs[kept]
 
 
 def _without(picked: Sequence[int], total: int) -> list[int]:
@@ -207,16 +208,17 @@ def _children(knowledge: Knowledge, rng: np.random.Generator, options: Mapping[s
 def _remembered(
     knowledge: Knowledge, besides: Sequence[Genotype], rng: np.random.Generator
 ) -> list[tuple[Genotype, Costs]]:
-    """What was screened and is within the budgets, with a recipe that is drawn and with those of the best results, as
-    far as it was not yet trained so. What a network costs does not depend on its recipe."""
-    trained = [result for result in knowledge.results if result.objectives is not None]
+    """What was screened and is within the budgets, with a recipe that is drawn, the default one and those of the best
+    results, as far as it was not yet trained so. What a network costs does not depend on its recipe."""
+    space, trained = knowledge.space, [result for result in knowledge.results if result.objectives is not None]
     best = sorted(trained, key=lambda result: result.objectives[0])[:RECIPES]
+    recipes = [{}, space.default_recipe, *(space.recipe(result.genotype) for result in best)]
     known = knowledge.tried.union(map(candidate_id, besides))
     left = [entry for entry in knowledge.screened.values() if violation(entry.costs, knowledge.budgets) <= 0]
     found: dict[str, tuple[Genotype, Costs]] = {}
     for entry in left[-REMEMBERED:]:
-        for like in (None, *(result.genotype for result in best)):
-            genotype = knowledge.space.with_recipe(entry.genes, rng, like)
+        for recipe in recipes:
+            genotype = space.with_recipe(entry.genes, rng, recipe)
             if (name := candidate_id(genotype)) not in known:
                 found.setdefault(name, (genotype, entry.costs))
     return list(found.values())
