@@ -5,7 +5,7 @@ A space is declared in YAML (see config/README.md)::
     name: example
     precision: [fp32]
     training:
-      lr: {log_uniform: [1.0e-3, 1.0e-2]}
+      lr: {log_uniform: [1.0e-3, 1.0e-2], default: 4.0e-3}   # what the first networks are trained with
     families:
       conv2d:
         frames: [4, 8, 16]                        # a choice

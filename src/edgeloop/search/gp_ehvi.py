@@ -103,7 +103,7 @@ def _best_trained(
 ) -> tuple[list[Genotype], np.ndarray]:
     """Of the genotypes that differ in the genes of training alone, the one of the largest expected improvement: rather
     than the lowest loss that is predicted, so that another recipe is tried while little is known of it. With costs."""
-    value = _improvement(*loss.predict(genotypes, costs), costs, front.points, front.reference)
+    value = _rounded(_improvement(*loss.predict(genotypes, costs), costs, front.points, front.reference))
     best: dict[str, int] = {}
     for position, genotype in enumerate(genotypes):
         name = architecture_id(genotype)
@@ -416,6 +416,10 @@ def _greedy(
 
 
 def _best(value: np.ndarray, count: int) -> np.ndarray:
-    """Positions of the `count` largest values. Rounded, so that another machine's last bits decide nothing."""
-    rounded = np.array([float(f"{each:.9g}") for each in value])
-    return np.argsort(-rounded, kind="stable")[:count]
+    """Positions of the `count` largest values."""
+    return np.argsort(-_rounded(value), kind="stable")[:count]
+
+
+def _rounded(value: np.ndarray) -> np.ndarray:
+    """To nine digits, so that another machine's last bits decide nothing."""
+    return np.array([float(f"{each:.9g}") for each in value])
