@@ -28,7 +28,7 @@ def propose(
 ) -> Iterator[Genotype]:
     """Children of the present population, or random genotypes where there is none yet; and strangers."""
     options, space = {**DEFAULTS, **options}, knowledge.space
-    alive = [result for result in knowledge.results if result.objectives is not None][-options["population"] :]
+    alive = knowledge.trained[-options["population"] :]
     fitness = _fitness(alive)
 
     def parent() -> Genotype:

@@ -83,8 +83,10 @@ def choose(
         return evolution.choose(knowledge, feasible, count, rng, options)
     loss = _Loss(knowledge, rng, options)
     front = _Front(knowledge, loss, _Prices(knowledge, rng), rng, options)
-    genotypes, costs = _best_trained([genotype for genotype, _ in feasible], np.array(costs), loss, front)
-    mean = loss.predict(genotypes, costs)[0].mean(0)
+    genotypes, costs = [genotype for genotype, _ in feasible], np.array(costs)
+    mean, deviation = loss.predict(genotypes, costs)
+    kept = _best_recipes(genotypes, _improvement(mean, deviation, costs, front.points, front.reference))
+    genotypes, costs, mean = [genotypes[position] for position in kept], costs[kept], mean.mean(0)[kept]
     unknown = knowledge.unknown_families(genotypes).values()
     strangers = [min(positions, key=lambda position: mean[position]) for positions in unknown][: count // 2]
     by_chance = not strangers and (count >= PER_CHANCE or rng.random() < count / PER_CHANCE)
@@ -98,19 +100,15 @@ def choose(
     return [genotypes[position] for position in picked]
 
 
-def _best_trained(
-    genotypes: Sequence[Genotype], costs: np.ndarray, loss: "_Loss", front: "_Front"
-) -> tuple[list[Genotype], np.ndarray]:
-    """Of the genotypes that differ in the genes of training alone, the one of the largest expected improvement: rather
-    than the lowest loss that is predicted, so that another recipe is tried while little is known of it. With costs."""
-    value = _rounded(_improvement(*loss.predict(genotypes, costs), costs, front.points, front.reference))
-    best: dict[str, int] = {}
+def _best_recipes(genotypes: Sequence[Genotype], value: np.ndarray) -> list[int]:
+    """Positions: of genotypes that differ in the genes of training alone, the one of the largest `value`. With the
+    expected improvement as that, and not the predicted loss, other recipes are tried while little is known of them."""
+    value, best = _rounded(value), {}
     for position, genotype in enumerate(genotypes):
         name = architecture_id(genotype)
         if name not in best or value[position] > value[best[name]]:
             best[name] = position
-    kept = list(best.values())
-    return [genotypes[position] for position in kept], costs[kept]
+    return list(best.values())
 
 
 def _without(picked: Sequence[int], total: int) -> list[int]:
@@ -119,7 +117,7 @@ def _without(picked: Sequence[int], total: int) -> list[int]:
 
 def _enough(knowledge: Knowledge, options: Mapping[str, Any]) -> bool:
     """Whether there is enough to learn from. Results of earlier runs teach as well."""
-    own = [result for result in knowledge.results if result.objectives is not None]
+    own = knowledge.trained
     earlier = sum(map(len, knowledge.earlier))
     known = max(len(own), *map(len, knowledge.short), 0) + earlier
     return known >= options["start"] and (earlier > 0 or any(result.feasible for result in own))
@@ -210,8 +208,8 @@ def _remembered(
 ) -> list[tuple[Genotype, Costs]]:
     """What was screened and is within the budgets, with a recipe that is drawn, the default one and those of the best
     results, as far as it was not yet trained so. What a network costs does not depend on its recipe."""
-    space, trained = knowledge.space, [result for result in knowledge.results if result.objectives is not None]
-    best = sorted(trained, key=lambda result: result.objectives[0])[:RECIPES]
+    space = knowledge.space
+    best = sorted(knowledge.trained, key=lambda result: result.objectives[0])[:RECIPES]
     recipes = [{}, space.default_recipe, *(space.recipe(result.genotype) for result in best)]
     known = knowledge.tried.union(map(candidate_id, besides))
     left = [entry for entry in knowledge.screened.values() if violation(entry.costs, knowledge.budgets) <= 0]
@@ -326,7 +324,7 @@ class _Loss:
             rows = self._genes.encode(genotypes)
             unexplained = np.log(losses) - self._expected(rows, self._prior)
             self._prior.append(GaussianProcess(self._genes).fit(rows, _clipped(unexplained, len(run)), rng))
-        good = [result for result in knowledge.results if result.objectives is not None][-MOST:]
+        good = knowledge.trained[-MOST:]
         genotypes = [result.genotype for result in good]
         objectives = np.array([result.objectives for result in good]).reshape(-1, 1 + len(knowledge.objectives))
         rows = self._genes.encode(genotypes)

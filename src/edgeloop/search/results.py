@@ -62,6 +62,11 @@ class Knowledge:
         """The budget of each objective besides the loss."""
         return objective_limits(self.budgets, self.objectives, self.device)
 
+    @property
+    def trained(self) -> list[Result]:
+        """The results that did not fail."""
+        return [result for result in self.results if result.objectives is not None]
+
     def unknown_families(self, genotypes: Sequence[Genotype]) -> dict[str, list[int]]:
         """The positions of those of families of which no training has told anything yet, in this run or before."""
         known = self._known_families()
