@@ -328,6 +328,31 @@ def test_what_was_screened_before_is_trained_as_the_best_results_were(space):
     assert sorted(map(distance, chosen))[-2] < 0.1 < np.median([distance(genotype) for genotype in waiting])
 
 
+def test_of_much_that_was_screened_only_the_most_promising_is_considered_with_all_recipes(space, monkeypatch):
+    monkeypatch.setattr(gp_ehvi, "REVISED", 10)
+    asked = []
+    predict = gp_ehvi._Loss.predict
+
+    def watched(self, genotypes, costs):
+        asked.append(genotypes)
+        return predict(self, genotypes, costs)
+
+    monkeypatch.setattr(gp_ehvi._Loss, "predict", watched)
+    rng = np.random.default_rng(3)
+    drawn = list({candidate_id(genotype): genotype for genotype in (space.sample(rng) for _ in range(400))}.values())
+    tried = drawn[:30]
+    waiting = [genotype for genotype in drawn[30:] if latency_ms(genotype) <= BUDGETS["bench"]["latency_ms"]]
+    current = state.with_screening(history(space, 0, rmse, chosen=tried), screen(waiting), genes(waiting))
+    chosen = choose(space, current, waiting[:1], screen(waiting[:1]), "gp-ehvi")
+    sample, first, others = asked
+    considered = {architecture_id(genotype) for genotype in first}
+    assert len(sample) == gp_ehvi.SAMPLE
+    assert len(first) == len(considered) > 100 and considered >= set(map(architecture_id, waiting))
+    assert len({architecture_id(genotype) for genotype in others}) == 10
+    assert 10 < len(others) <= 10 * (gp_ehvi.RECIPES + 1)
+    assert all(candidate_id(genotype) in map(candidate_id, [*first, *others]) for genotype in chosen)
+
+
 def test_the_default_strategy_needs_fewer_trainings_than_evolution(space):
     found = {
         name: [search(space, 8, name=name, seed=seed, pool=8 * SIZE)[0]["hypervolume"][-1] for seed in range(4)]

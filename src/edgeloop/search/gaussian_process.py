@@ -35,6 +35,9 @@ BURN_IN, THIN, DRAWS = 30, 4, 8
 SUBSET = 200
 """Hyperparameters are drawn with at most so many points: each of some hundred likelihoods of n points takes n^3."""
 
+BLOCK = 250
+"""So many points are predicted at once: what that takes is a few times draws x points x results."""
+
 
 class GaussianProcess:
     """Predicts a figure of genotypes that were not tried from those that were, once for each draw."""
@@ -57,9 +60,15 @@ class GaussianProcess:
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Means and standard deviations at points x [m, columns]: [draws, m] each; of the figure without its noise."""
+        parts = [self._predict(x[first : first + BLOCK]) for first in range(0, max(1, len(x)), BLOCK)]
+        means, variances = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
+        return self.level + self.scale * means, self.scale * np.sqrt(variances)
+
+    def _predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Standardised means and variances, [draws, m] each."""
         means, solved = self._conditioned(x)
         variances = [np.maximum(1.0 - np.einsum("ij,ij->j", each, each), LEAST_NOISE) for each in solved]
-        return self.level + self.scale * means, self.scale * np.sqrt(variances)
+        return means, np.array(variances)
 
     def joint(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Means [draws, m] and covariances [draws, m, m] at points x [m, columns]."""

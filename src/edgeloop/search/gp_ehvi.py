@@ -11,7 +11,9 @@ of eight is drawn from the pool, because a model that only sees what it has chos
 Families of which no training has told anything come before that.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,8 @@ REMEMBERED = 500
 """Of what was screened and not trained, so many are considered again."""
 RECIPES = 3
 """Of them, each is considered with the recipes of so many results, those of the lowest loss."""
+REVISED = 100
+"""As long as more than so many are remembered, only the so many most promising with more than one recipe."""
 PER_CHANCE = 8
 """One of so many trainings is drawn from the pool."""
 SHORTLIST = 300
@@ -84,9 +88,8 @@ def choose(
     loss = _Loss(knowledge, rng, options)
     front = _Front(knowledge, loss, _Prices(knowledge, rng), rng, options)
     genotypes, costs = [genotype for genotype, _ in feasible], np.array(costs)
-    mean, deviation = loss.predict(genotypes, costs)
-    kept = _best_recipes(genotypes, _improvement(mean, deviation, costs, front.points, front.reference))
-    genotypes, costs, mean = [genotypes[position] for position in kept], costs[kept], mean.mean(0)[kept]
+    kept, mean = _best_recipes(knowledge, genotypes, costs, loss, front)
+    genotypes, costs = [genotypes[position] for position in kept], costs[kept]
     unknown = knowledge.unknown_families(genotypes).values()
     strangers = [min(positions, key=lambda position: mean[position]) for positions in unknown][: count // 2]
     by_chance = not strangers and (count >= PER_CHANCE or rng.random() < count / PER_CHANCE)
@@ -100,15 +103,36 @@ def choose(
     return [genotypes[position] for position in picked]
 
 
-def _best_recipes(genotypes: Sequence[Genotype], value: np.ndarray) -> list[int]:
-    """Positions: of genotypes that differ in the genes of training alone, the one of the largest `value`. With the
-    expected improvement as that, and not the predicted loss, other recipes are tried while little is known of them."""
-    value, best = _rounded(value), {}
+def _best_recipes(
+    knowledge: Knowledge, genotypes: Sequence[Genotype], costs: np.ndarray, loss: "_Loss", front: "_Front"
+) -> tuple[list[int], np.ndarray]:
+    """Positions: of genotypes that differ in the genes of training alone, the one of the largest expected improvement;
+    with it, and not the predicted loss, other recipes are tried while little is known of them. And the predicted
+    logarithms of their losses.
+
+    Where there are many, networks that promise little with the first of their recipes are left with it: to predict
+    all takes as many times as long as there are recipes.
+    """
+    value, mean = np.full(len(genotypes), -1.0), np.empty(len(genotypes))
+
+    def predict(positions: list[int]) -> None:
+        means, deviations = loss.predict([genotypes[position] for position in positions], costs[positions])
+        improvement = _improvement(means, deviations, costs[positions], front.points, front.reference)
+        value[positions], mean[positions] = _rounded(improvement), means.mean(0)
+
+    recipes: dict[str, list[int]] = defaultdict(list)
     for position, genotype in enumerate(genotypes):
-        name = architecture_id(genotype)
-        if name not in best or value[position] > value[best[name]]:
-            best[name] = position
-    return list(best.values())
+        recipes[architecture_id(genotype)].append(position)
+    of_each = list(recipes.values())
+    first = [positions[0] for positions in of_each]
+    predict(first)
+    promising = {int(position) for position in _best(value[first], REVISED)}
+    unknown = knowledge.unknown_families([genotypes[position] for position in first]).values()
+    promising.update(chain.from_iterable(unknown))
+    if others := [position for each in sorted(promising) for position in of_each[each][1:]]:
+        predict(others)
+    kept = [max(positions, key=lambda position: value[position]) for positions in of_each]
+    return kept, mean[kept]
 
 
 def _without(picked: Sequence[int], total: int) -> list[int]:
@@ -206,11 +230,11 @@ def _children(knowledge: Knowledge, rng: np.random.Generator, options: Mapping[s
 def _remembered(
     knowledge: Knowledge, besides: Sequence[Genotype], rng: np.random.Generator
 ) -> list[tuple[Genotype, Costs]]:
-    """What was screened and is within the budgets, with a recipe that is drawn, the default one and those of the best
-    results, as far as it was not yet trained so. What a network costs does not depend on its recipe."""
+    """What was screened and is within the budgets, with the recipes of the best results, the default one and one that
+    is drawn, as far as it was not yet trained so. What a network costs does not depend on its recipe."""
     space = knowledge.space
     best = sorted(knowledge.trained, key=lambda result: result.objectives[0])[:RECIPES]
-    recipes = [{}, space.default_recipe, *(space.recipe(result.genotype) for result in best)]
+    recipes = [*(space.recipe(result.genotype) for result in best), space.default_recipe, {}]
     known = knowledge.tried.union(map(candidate_id, besides))
     left = [entry for entry in knowledge.screened.values() if violation(entry.costs, knowledge.budgets) <= 0]
     found: dict[str, tuple[Genotype, Costs]] = {}
