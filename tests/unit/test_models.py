@@ -319,7 +319,7 @@ def plain_features(shape: Shape, frames: torch.Tensor) -> torch.Tensor:
     found.append(plain_logs(shape.of_mean, frames.mean(0)))
     if shape.of_frames is not None:
         each = torch.stack([plain_logs(shape.of_frames, frame) for frame in frames])
-        found += [each.mean(0), (each.std(0, correction=0) + FLOOR).log()]
+        found += [each.mean(0), ((each.diff(dim=0).square().mean(0) / 2).sqrt() + FLOOR).log()]
     return torch.cat([part.flatten() for part in found])
 
 

@@ -82,7 +82,12 @@ class Outline:
 
 class Shape(nn.Module):
     """The logarithms of the `forms` of masks: of the mean frame; with `change`, of how much each pixel changes, too;
-    with `frame_thresholds`, of the frames one by one, as means over the frames and logarithms of deviations."""
+    with `frame_thresholds`, of the frames one by one, as means over the frames and logarithms of how much they differ
+    from each to the next.
+
+    Plume and flicker remember: over 16 frames they go through few of their ups and downs, so that the deviation from
+    the mean is a poor measure of how strong they are. Their steps are 15 draws.
+    """
 
     def __init__(self, frames: int, pixels: int, thresholds: int, change: bool, frame_thresholds: int):
         super().__init__()
@@ -94,7 +99,7 @@ class Shape(nn.Module):
         self.features = 3 * (thresholds * (1 + change) + 2 * frame_thresholds)
         # Derived from the genes, so they are no part of the saved weights.
         self.register_buffer("monomials", monomials(pixels), persistent=False)
-        self.register_buffer("centring", centring(frames), persistent=False)
+        self.register_buffer("steps", steps(frames), persistent=False)
 
     def forward(self, x: Tensor, change: Tensor) -> Outline:
         """Of frames of sqrt(counts) [N, frames, pixels * pixels], and `change` [N, 1, pixels * pixels] of `Spread`."""
@@ -124,13 +129,13 @@ class Shape(nn.Module):
         return functional.conv1d(x, weight[..., None], bias)
 
     def steady(self, logs: Tensor) -> Tensor:
-        """[N, masks, 3] to [N, features]: what the frames have one by one comes down to mean and deviation."""
+        """[N, masks, 3] to [N, features]: what the frames have one by one comes down to mean and steps."""
         if self.of_frames is None:
             return logs.flatten(1)
         still, moving = logs.split((logs.shape[1] - self.alone, self.alone), 1)
         moving = moving.unflatten(1, (-1, self.frames))
-        deviation = (torch.linalg.vector_norm(self.centring @ moving, dim=2) + FLOOR).log()
-        return torch.cat([still.flatten(1), moving.mean(2).flatten(1), deviation.flatten(1)], 1)
+        unsteady = (torch.linalg.vector_norm(self.steps @ moving, dim=2) + FLOOR).log()
+        return torch.cat([still.flatten(1), moving.mean(2).flatten(1), unsteady.flatten(1)], 1)
 
 
 class Spread(nn.Module):
@@ -152,6 +157,13 @@ class Spread(nn.Module):
 def centring(frames: int) -> Tensor:
     """[frames, frames], which takes the mean away, and divides by the square root of the number."""
     return (torch.eye(frames) - 1 / frames) / frames**0.5
+
+
+def steps(frames: int) -> Tensor:
+    """[frames - 1, frames], which takes the difference of each frame and the one before. Scaled: the root of the sum of
+    the squares is the standard deviation of frames that have nothing to do with each other."""
+    later = torch.eye(frames)[1:] - torch.eye(frames)[:-1]
+    return later / (2 * later.shape[0]) ** 0.5
 
 
 SHAPES = ("mean", "mean_and_change")
