@@ -141,7 +141,8 @@ def main() -> None:
         ]
         for row in rows
     ]
-    heads = ["preset", "clips", "network", "frames", "parameters", "RMSE", "speed", "power", "p50 ms", "p99 ms", "trained in s"]
+    figures = ["RMSE", "speed", "power", "p50 ms", "p99 ms", "trained in s"]
+    heads = ["preset", "clips", "network", "frames", "parameters", *figures]
     print(tabulate(table, heads, disable_numparse=True, colalign=["left", "right", "left", *["right"] * 8]))
     if options.json:
         write_json(options.json, {"epochs": options.epochs, "training": recipe, "networks": rows})
