@@ -12,6 +12,9 @@ shape, and what makes equal labels look different stands between.
 Taken in the predictor's favour: droplets are counted without a mistake and hide nothing, and the camera, its noise and
 the spreads are known. Taken against it: clipped pixels tell nothing, the texture is known by its covariance only.
 
+The simulator moves the texture by whole half pixels. Few frames leave room for several speeds even to whoever sees
+exactly where it is in each; that is found by drawing speeds and comparing where they would put it (`stepped`).
+
 Droplets come with the power. What a predictor can do that does not count them is told as well.
 
     python benchmarks/irreducible_error.py [--presets clear,realistic] [--frames 16,4] [--lines 60] [--spacing 1.5]
@@ -56,6 +59,8 @@ GLOBAL = (
 """Logarithms but for preheat (100 K), direction (radians), row and column (pixels)."""
 STEP = 1e-3
 GRID = 81
+STARTS, SPEEDS = 20, 100_000
+"""A clip begins at any of so many frames of a run, for all that is known; so many speeds are drawn."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +240,32 @@ def label_precision(scene: Scene, studio: meltpool.Studio, texture: Texture, fie
     return precision
 
 
+def stepped(line: meltpool.Line, optics: meltpool.Optics, frames: int, rng: np.random.Generator) -> float:
+    """The variance of the logarithm of the speed to whoever knows the direction and sees, without any noise, how far
+    the texture has come in each of `frames` frames, in the whole half pixels by which the simulator moves it."""
+    advance_px = optics.advance_px(line.speed_m_s)
+    turned = np.array([math.sin(line.direction_rad), math.cos(line.direction_rad)])
+
+    def places(advances_px: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """[n, frames - 1, 2], seen from the first frame."""
+        glided = advances_px[:, None] * (starts[:, None] + np.arange(frames))
+        half_px = np.rint(2 * glided[..., None] * turned)
+        return half_px[:, 1:] - half_px[:, :1]
+
+    seen = places(np.array([advance_px]), rng.integers(0, STARTS, 1))
+    # Each coordinate is known to half a pixel over all the frames, and one of the two is at least 0.7 of the way.
+    others = advance_px + rng.uniform(-0.75, 0.75, SPEEDS) / (frames - 1)
+    same = (places(others, rng.integers(0, STARTS, SPEEDS)) == seen).all((1, 2))
+    return float(np.log(others[same]).var())
+
+
+def following(still: np.ndarray, moving: np.ndarray, variance: float) -> np.ndarray:
+    """[2, 2]: the precision with motion, `moving`, when the speed that is followed has `variance` of its own; `still`
+    is that without motion."""
+    told = moving - still
+    return still + told / (1 + told[0, 0] * variance)
+
+
 def droplets_precision(scene: Scene) -> np.ndarray:
     """[2, 2]: what the number of droplets in a clip tells of the same; it is Poisson's, of a mean of known powers."""
     droplets = scene.frames * scene.simulation.droplets_per_frame(scene.line.speed_m_s, scene.line.power_w)
@@ -300,6 +331,8 @@ def irreducible(preset: str, frames: int, lines: int, spacing_px: float, seed: i
         for motion in (True, False):
             texture = Texture(scene, studio, spacing_px, motion)
             precision[motion] = label_precision(scene, studio, texture, texture.draw(rng))
+        steps = stepped(line, simulation.optics, frames, np.random.default_rng([seed, len(errors[SIGHTS[0]])]))
+        precision[True] = following(precision[False], precision[True], steps)
         draws = rng.standard_normal((16, 2))
         for sight, found in errors.items():
             told = precision[sight.motion] + (droplets_precision(scene) if sight.droplets else 0)

@@ -49,6 +49,24 @@ def test_only_motion_tells_speed_and_diffusivity_apart():
     assert moving < 0.01 and still > 10 * moving
 
 
+def test_from_one_step_of_whole_half_pixels_the_speed_is_known_as_a_triangle():
+    # 2v rounds up or down, as the place in the run has it: either with the probability of how near it is.
+    rng, lines = np.random.default_rng(0), simulate.draw_lines(CLEAR, 1, 60, np.random.default_rng(0))
+    lines = [replace(line, direction_rad=0.0) for line in lines]
+    advances = np.array([CLEAR.optics.advance_px(line.speed_m_s) for line in lines])
+    variances = np.array([irreducible_error.stepped(line, CLEAR.optics, 2, rng) for line in lines])
+    assert np.sqrt(np.mean(advances**2 * variances)) == pytest.approx(math.sqrt(1 / 24), rel=0.1)
+    more = np.array([irreducible_error.stepped(line, CLEAR.optics, 16, rng) for line in lines])
+    assert np.sqrt(np.mean(advances**2 * more)) < math.sqrt(1 / 24) / 20
+
+
+def test_what_the_steps_leave_unknown_adds_to_what_the_noise_does():
+    still, moving = np.diag([4.0, 9.0]), np.diag([104.0, 9.0])
+    assert irreducible_error.following(still, moving, 0.0) == pytest.approx(moving)
+    # From the texture alone: 1/100 of noise and 3/100 of steps.
+    assert irreducible_error.following(still, moving, 0.03) == pytest.approx(np.diag([4.0 + 25.0, 9.0]))
+
+
 def test_a_count_of_droplets_tells_what_a_poisson_number_does():
     line = replace(simulate.draw_lines(CLEAR, 1, 1, np.random.default_rng(0))[0], speed_m_s=0.8, power_w=250.0)
     scene = irreducible_error.Scene(CLEAR, line, np.zeros(16), np.zeros(16))
