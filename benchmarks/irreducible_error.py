@@ -260,10 +260,10 @@ def stepped(line: meltpool.Line, optics: meltpool.Optics, frames: int, rng: np.r
 
 
 def following(still: np.ndarray, moving: np.ndarray, variance: float) -> np.ndarray:
-    """[2, 2]: the precision with motion, `moving`, when the speed that is followed has `variance` of its own; `still`
-    is that without motion."""
-    told = moving - still
-    return still + told / (1 + told[0, 0] * variance)
+    """[2, 2]: the precision with motion, `moving`, where the texture's own speed differs from the one asked for by an
+    unknown part with this variance; `still` is the precision without motion."""
+    told = (moving - still)[0]
+    return moving - np.outer(told, told) / (told[0] + 1 / variance)
 
 
 def droplets_precision(scene: Scene) -> np.ndarray:

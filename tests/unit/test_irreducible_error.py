@@ -61,10 +61,13 @@ def test_from_one_step_of_whole_half_pixels_the_speed_is_known_as_a_triangle():
 
 
 def test_what_the_steps_leave_unknown_adds_to_what_the_noise_does():
-    still, moving = np.diag([4.0, 9.0]), np.diag([104.0, 9.0])
-    assert irreducible_error.following(still, moving, 0.0) == pytest.approx(moving)
-    # From the texture alone: 1/100 of noise and 3/100 of steps.
-    assert irreducible_error.following(still, moving, 0.03) == pytest.approx(np.diag([4.0 + 25.0, 9.0]))
+    still, moving = np.diag([4.0, 9.0]), np.array([[104.0, 10.0], [10.0, 12.0]])
+    assert irreducible_error.following(still, moving, 1e-12) == pytest.approx(moving)
+    # Where the power is known, from the texture alone: 1/100 of noise and 3/100 of steps.
+    assert irreducible_error.following(still, moving, 0.03)[0, 0] == pytest.approx(4.0 + 25.0)
+    # Where the speed that the texture has is of no use: what the texture tells of the power is no less.
+    useless = irreducible_error.following(still, moving, 1e12)
+    assert useless == pytest.approx(np.array([[4.0, 0.0], [0.0, 12.0 - 10.0**2 / 100]]), abs=1e-6)
 
 
 def test_a_count_of_droplets_tells_what_a_poisson_number_does():
