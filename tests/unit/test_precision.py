@@ -25,6 +25,7 @@ NETWORKS = {
     "per-frame-gru": {"family": "conv2d_temporal", "widths": [4, 8], "temporal": "gru", "frames": 8},
     "per-frame-transformer": {"family": "conv2d_temporal", "widths": [4, 8], "temporal": "transformer", "frames": 8},
     "moments": {"family": "moments", "frames": 8},
+    "moments-of-one-frame": {"family": "moments", "frames": 1, "frame_thresholds": 2},
     "motion": {"family": "motion", "frames": 4, "pixels": 33, "lag": 1, "frequencies": 6},
     "motion-and-change": {"family": "motion", "shapes": "mean_and_change", "thresholds": 4},
     "motion-directed": {"family": "motion", "thresholds": 4, "frame_thresholds": 2, "lags": 2, "directed": True},
