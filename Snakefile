@@ -85,6 +85,7 @@ onstart:
 
 onerror:
     print_owed()
+    end_run()
 
 
 onsuccess:

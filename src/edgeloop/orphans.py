@@ -62,6 +62,20 @@ def begin(folder: Path, name: str | None) -> None:
     write_json(_register(folder), about)
 
 
+def end(folder: Path) -> int:
+    """Cancel the Slurm jobs that this process's own run in `folder`, which ends early, leaves at work; how many.
+
+    While Snakemake's executor asks Slurm for the states of its jobs, it has them in no list: an interrupt at that
+    moment cancels none of them.
+    """
+    run = _registered(folder)
+    if run is None or (run["host"], run["pid"]) != (socket.gethostname(), os.getpid()):
+        return 0
+    jobs = [number for number, state in _jobs(run).items() if state not in GOING]
+    slurm.cancel(jobs)
+    return len(jobs)
+
+
 def describe(folder: Path) -> list[str]:
     """What the last run in `folder` has left at work, in words."""
     run = _registered(folder)

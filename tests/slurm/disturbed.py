@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 from cluster import Cluster, wait_for
@@ -21,6 +22,8 @@ class SlurmRun(Run):
     cluster: Cluster = None
     about_cluster: str | None = None
     process: subprocess.Popen | None = None
+    programs: Path | None = None
+    """A folder whose programs are found before the cluster's."""
 
     def command(self, *arguments):
         local = super().command(*arguments)
@@ -31,7 +34,8 @@ class SlurmRun(Run):
 
     @property
     def environment(self):
-        return {**super().environment, "PATH": self.cluster.environment["PATH"]}
+        path = self.cluster.environment["PATH"]
+        return {**super().environment, "PATH": f"{self.programs}:{path}" if self.programs else path}
 
     def start(self, *arguments):
         """Begin a run and return at once."""

@@ -261,3 +261,23 @@ def test_a_run_that_was_interrupted_leaves_nothing_at_work_and_goes_on(search, u
     assert first_generation(run) == first_generation(undisturbed)
     for jobs in by_candidate(run, "train").values():
         assert not overlaps(cluster, jobs)
+
+
+def test_an_interrupt_while_slurm_is_asked_for_states_leaves_nothing_at_work(search, cluster, tmp_path):
+    # Meanwhile the executor has its jobs in no list.
+    run, asked = search(), tmp_path / "asked"
+    run.programs = tmp_path / "bin"
+    run.programs.mkdir()
+    slow = run.programs / "sacct"
+    real = shutil.which("sacct", path=cluster.environment["PATH"])
+    slow.write_text(f'#!/bin/sh\ntouch {asked}\nsleep 8\nexec {real} "$@"\n')
+    slow.chmod(0o755)
+    run.start()
+    trainings = run.running("train", 2)
+    for job in trainings:
+        run.hold(job, "train.py")
+    asked.unlink(missing_ok=True)
+    wait_for(asked.exists, "accounting is asked")
+    run.interrupt()
+    wait_for(lambda: not cluster.jobs().keys() & set(trainings), "the cancelled jobs have left the queue", 60)
+    assert re.search(r"edgeloop: cancelled [12] Slurm jobs that were still at work", run.printed())

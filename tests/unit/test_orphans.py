@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from edgeloop import orphans
+from edgeloop.slurm import SlurmError
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -91,3 +92,14 @@ def test_the_command_line_says_what_is_left(tmp_path, spawn):
     ended = subprocess.run([*command, "--cancel"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert "1 jobs and processes ended" in ended
     assert "nothing is left" in subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_only_the_run_itself_asks_for_its_jobs_when_it_ends(own, tmp_path, monkeypatch):
+    dead(tmp_path, slurm=True, **({"pid": os.getpid()} if own else {}))
+    monkeypatch.setenv("PATH", str(tmp_path))  # there is no Slurm
+    if own:
+        with pytest.raises(SlurmError, match="no command squeue"):
+            orphans.end(tmp_path)
+    else:
+        assert orphans.end(tmp_path) == 0

@@ -246,3 +246,22 @@ def start_run():
         job.rule.name not in ("all", "archive") for job in workflow.dag.needrun_jobs()
     ):
         journal.note(Path.cwd(), sys.argv, config, workflow.resource_settings.cores)
+
+
+def end_run():
+    """When a run fails or is interrupted no job of it stays at work. After an error of the executor itself they go on:
+    they may have taken hours, and `make resume` is there."""
+    if workflow.scheduler._executor_error is not None:
+        return
+    try:
+        left = orphans.end(Path.cwd())
+    except slurm.SlurmError as error:
+        logger.error(
+            f"edgeloop: whether Slurm jobs of this run are still at work is not known: {error}. Once Slurm answers: "
+            "python -m edgeloop orphans --cancel"
+        )
+    else:
+        if left:
+            logger.info(
+                f"edgeloop: cancelled {left} Slurm jobs that were still at work"
+            )
