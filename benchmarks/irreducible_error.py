@@ -322,7 +322,7 @@ def irreducible(preset: str, frames: int, lines: int, spacing_px: float, seed: i
     studio = meltpool.studio(CLIP_PIXELS, meltpool.Optics(), simulation.diffusivity_m2_s, rng)
     studio = replace(studio, optics=simulation.optics)
     errors: dict[Sight, list[np.ndarray]] = {sight: [] for sight in SIGHTS}
-    for line in simulate.draw_lines(simulation, 1, lines, rng):
+    for number, line in enumerate(simulate.draw_lines(simulation, 1, lines, rng)):
         # A crop is centred on the pool to a pixel or so.
         line = replace(line, row_px=line.row_px % 1, column_px=line.column_px % 1)
         memories = (simulation.flicker_memory, simulation.plume_memory)
@@ -331,7 +331,7 @@ def irreducible(preset: str, frames: int, lines: int, spacing_px: float, seed: i
         for motion in (True, False):
             texture = Texture(scene, studio, spacing_px, motion)
             precision[motion] = label_precision(scene, studio, texture, texture.draw(rng))
-        steps = stepped(line, simulation.optics, frames, np.random.default_rng([seed, len(errors[SIGHTS[0]])]))
+        steps = stepped(line, simulation.optics, frames, np.random.default_rng([seed, number]))
         precision[True] = following(precision[False], precision[True], steps)
         draws = rng.standard_normal((16, 2))
         for sight, found in errors.items():
