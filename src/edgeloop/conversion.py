@@ -90,7 +90,7 @@ def _to_int8(graph: onnx.ModelProto, calibration: np.ndarray | None) -> onnx.Mod
 
     with tempfile.TemporaryDirectory(prefix="edgeloop-int8-") as folder:
         plain, prepared, made = (Path(folder) / f"{name}.onnx" for name in ("fp32", "prepared", "int8"))
-        onnx.save_model(graph, plain)
+        onnx.save_model(_each_with_its_own_weights(graph), plain)
         # Without onnxruntime's optimisation, which is done where the network runs: it would write the masks of a Swin
         # transformer into the file.
         quantization.quant_pre_process(plain, prepared, skip_symbolic_shape=True, skip_optimization=True)
@@ -109,20 +109,39 @@ def _to_int8(graph: onnx.ModelProto, calibration: np.ndarray | None) -> onnx.Mod
         return onnx.load(made)
 
 
+def _each_with_its_own_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """`graph`, in which no two products have the same weights: quantised ones onnxruntime 1.31 refuses to load, with
+    "Attempt to replace the existing tensor"."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(graph)
+    weights, taken = {entry.name: entry for entry in copy.graph.initializer}, set()
+    for node in copy.graph.node:
+        for place, name in enumerate(node.input):
+            if node.op_type in ("Gemm", "MatMul") and name in weights and name in taken:
+                own = copy.graph.initializer.add()
+                own.CopyFrom(weights[name])
+                own.name = node.input[place] = f"{name}_of_{node.output[0]}"
+            taken.add(name)
+    return copy
+
+
 def _left_in_float(graph: onnx.GraphProto) -> list[str]:
     """The last layer, whose outputs could otherwise not leave the range of the clips; products of two activations;
-    those whose weights are on the left, which onnxruntime has no kernel for where each channel has its own scale; and
-    those with FEW_WEIGHTS, where the conversions take longer than the product.
+    those whose weights are on the left, which onnxruntime has no kernel for where each channel has its own scale; those
+    with FEW_WEIGHTS, where the conversions take longer than the product; and what mixes the frames of each pixel
+    (`edgeloop.models.moments.mixed`): a texture's differences are less than a step of eight bits.
 
     With both products of attention quantised, outputs of onnxruntime 1.31 differ by up to 0.08 from those of the same
     file without its optimisation; with either in float they do not. Presumably it fuses the softmax in between.
     """
-    weights, (given,) = {entry.name: math.prod(entry.dims) for entry in graph.initializer}, graph.output
-    return [
-        node.name
-        for node in graph.node
-        if given.name in node.output or (node.op_type == "MatMul" and weights.get(node.input[1], 0) < FEW_WEIGHTS)
-    ]
+    shapes, (given,) = {entry.name: entry.dims for entry in graph.initializer}, graph.output
+
+    def in_float(node: onnx.NodeProto) -> bool:
+        if node.op_type == "Conv":
+            return list(shapes[node.input[1]][2:]) == [1]
+        return node.op_type in ("Gemm", "MatMul") and math.prod(shapes.get(node.input[1], (0,))) < FEW_WEIGHTS
+
+    return [node.name for node in graph.node if given.name in node.output or in_float(node)]
 
 
 _CONVERTERS = {"fp16": _to_fp16, "int8": _to_int8}

@@ -286,7 +286,7 @@ def blob(length: float, width: float, degrees: float, side: int = 41) -> torch.T
 
 def area_and_variances(mask: torch.Tensor) -> torch.Tensor:
     """Of a mask [side * side], by way of what the network computes: in pixels, the longer direction first."""
-    squares = forms(mask @ monomials(round(len(mask) ** 0.5)))
+    (squares,) = forms(mask @ monomials(round(len(mask) ** 0.5)))
     return torch.cat([squares[:1].sqrt() * UNIT_AREA_PX, squares[1:] / squares[0] * UNIT_PX**2])
 
 
@@ -315,8 +315,9 @@ def plain_logs(masks: Masks, picture: torch.Tensor) -> torch.Tensor:
 def plain_features(shape: Shape, frames: torch.Tensor) -> torch.Tensor:
     """What `shape` has of the frames [frames, pixels * pixels] of one clip, as it is defined."""
     change = (frames - frames.mean(0)).square().mean(0).sqrt()
-    found = [] if shape.of_change is None else [plain_logs(shape.of_change, change)]
-    found.append(plain_logs(shape.of_mean, frames.mean(0)))
+    found = [plain_logs(shape.of_mean, frames.mean(0))]
+    if shape.of_change is not None:
+        found.append(plain_logs(shape.of_change, change))
     if shape.of_frames is not None:
         each = torch.stack([plain_logs(shape.of_frames, frame) for frame in frames])
         found += [each.mean(0), ((each.diff(dim=0).square().mean(0) / 2).sqrt() + FLOOR).log()]
@@ -368,14 +369,15 @@ def glided(
     glide: Glide, clip: torch.Tensor, expected: torch.Tensor | None = None, seen: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """How likely distances are, and their mean, in a clip of which nothing is expected, or what the logits
-    [1, grid, grid or 1] say; all pixels count alike, or as `seen` [41, 41] says."""
+    [1, grid or 2 * grid * axes] say; all pixels count alike, or as `seen` [41, 41] says."""
     apart, _ = Spread(clip.shape[1]).train(glide.training)(clip.flatten(2))
     with torch.no_grad():
-        return glide(
+        likely = glide(
             apart,
             torch.ones(1, 1, 1) if seen is None else seen.view(1, 1, -1),
-            torch.zeros(1, glide.grid, 1) if expected is None else expected,
+            torch.zeros(1, glide.grid) if expected is None else expected,
         )
+    return likely, likely @ glide.distances
 
 
 @pytest.mark.parametrize("degrees", [0.0, 37.0, 90.0, 200.0, 310.0])
@@ -404,7 +406,7 @@ def test_of_peaks_as_high_as_each_other_that_one_counts_which_is_expected():
     both = gliding(near, 30.0) + gliding(far, 30.0)
     distances = glide.distances[:, 0]
     for px in (near, far):
-        _, distance = glided(glide, both, -100 * (distances - px).square()[None, :, None])
+        _, distance = glided(glide, both, -100 * (distances - px).square()[None])
         assert distance.item() == pytest.approx(px, abs=0.35)
 
 
@@ -412,10 +414,10 @@ def test_of_two_directions_that_one_counts_which_is_expected():
     glide = Glide(8, 41, 1, 1, 8)
     # Waves that are read ever further to the right go to the left.
     both = gliding(1.5, 45.0) + gliding(4.5, 135.0)
-    for px, angle in ((1.5, glide.grid * 225 // 360), (4.5, glide.grid * 315 // 360)):
-        expected = torch.full((1, glide.grid, glide.grid), -100.0)
-        expected[:, :, angle] = 0
-        assert glided(glide, both, expected)[1].item() == pytest.approx(px, abs=0.35)
+    for px, degrees in ((1.5, 225), (4.5, 315)):
+        expected = torch.full((1, 2, glide.grid, glide.axes), -100.0)
+        expected[:, degrees // 180, :, glide.axes * (degrees % 180) // 180] = 0
+        assert glided(glide, both, expected.flatten(1))[1].item() == pytest.approx(px, abs=0.35)
 
 
 def test_what_is_not_to_be_seen_does_not_count():

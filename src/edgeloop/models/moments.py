@@ -32,20 +32,20 @@ EPSILON = 1e-2
 
 FORMS = torch.tensor(
     [
-        [1.0, 0.0, 0.0, 0.0, ROUND],
-        [0.0, 0.5, 0.5, -0.5, 0.0],
-        [0.0, 0.5, -0.5, -0.5, 0.0],
-        [0.0, 0.0, 0.0, 1.0, 0.0],
-        [0.0, -0.5, -0.5, 0.5, 0.0],
-        [0.0, -0.5, 0.5, 0.5, 0.0],
-        [0.0, 0.0, 0.0, -1.0, 0.0],
+        [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, ROUND],
+        [0.0, 0.0, 0.0, 0.5, 0.0, 0.0, 0.5, -0.5, 0.0],
+        [0.0, 0.0, 0.0, 0.5, 0.0, 0.0, -0.5, -0.5, 0.0],
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+        [0.0, 0.0, 0.0, -0.5, 0.0, 0.0, -0.5, 0.5, 0.0],
+        [0.0, 0.0, 0.0, -0.5, 0.0, 0.0, 0.5, 0.5, 0.0],
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0],
     ]
 )
-"""From the products of `monomials` to (area^2; half of the trace of the covariance; two numbers whose length is half of
-the difference of its eigenvalues, and ROUND), all of them times area^2. One small product instead of a dozen of sums,
-quotients and differences, each of which takes a runtime as long."""
+"""From the products of `monomials` to three vectors, whose lengths are area^2, half of the trace of the covariance and
+half of the difference of its eigenvalues (two numbers, and ROUND), all of them times area^2. One small product instead
+of a dozen of sums, quotients and differences, each of which takes a runtime as long."""
 EIGENVALUES = torch.tensor([[1.0, 0.0, ROUND], [0.0, 1.0, 1.0], [0.0, 1.0, -1.0]])
-"""From area^2 and the two to area^2 and the eigenvalues, the smaller one no less than zero for all ROUND."""
+"""From these lengths to area^2 and the eigenvalues, the smaller one no less than zero for all ROUND."""
 
 
 class Masks(nn.Module):
@@ -91,51 +91,51 @@ class Shape(nn.Module):
 
     def __init__(self, frames: int, pixels: int, thresholds: int, change: bool, frame_thresholds: int):
         super().__init__()
-        self.frames, self.thresholds = frames, thresholds
+        self.frames, self.still = frames, thresholds * (1 + change)
         self.of_change = Masks(thresholds, MOST_CHANGE) if change else None
         self.of_mean = Masks(thresholds)
         self.of_frames = Masks(frame_thresholds, SPARKS) if frame_thresholds else None
         self.alone = frames * frame_thresholds
-        self.features = 3 * (thresholds * (1 + change) + 2 * frame_thresholds)
+        self.features = 3 * (self.still + 2 * frame_thresholds)
         # Derived from the genes, so they are no part of the saved weights.
         self.register_buffer("monomials", monomials(pixels), persistent=False)
         self.register_buffer("steps", steps(frames), persistent=False)
 
     def forward(self, x: Tensor, change: Tensor) -> Outline:
         """Of frames of sqrt(counts) [N, frames, pixels * pixels], and `change` [N, 1, pixels * pixels] of `Spread`."""
-        levels = self.levels(x)
-        if self.of_change is not None:
-            levels = torch.cat([self.of_change(change), levels], 1)
         # Piecewise linear: zero in the dark, where runtimes differ in how small a sigmoid is, and where it adds up.
-        masks = functional.hardsigmoid(levels)
-        sums = masks @ self.monomials
-        logs = (forms(sums) + FLOOR).log()
-        of_mean = slice(self.thresholds if self.of_change is not None else 0, logs.shape[1] - self.alone)
-        return Outline(self.steady(logs), masks[:, of_mean], sums[:, of_mean])
+        of_mean, *others = (functional.hardsigmoid(levels) for levels in self.levels(x, change))
+        sums, *further = (masks @ self.monomials for masks in (of_mean, *others))
+        logs = forms(torch.cat([sums, *further], 1), FLOOR).log().reshape(-1, 3 * (self.still + self.alone))
+        return Outline(self.steady(logs), of_mean, sums)
 
-    def levels(self, x: Tensor) -> Tensor:
-        """[N, thresholds + alone, pixels * pixels]: of the mean; of each frame by the first frame threshold, ..."""
+    def levels(self, x: Tensor, change: Tensor) -> list[Tensor]:
+        """[N, masks, pixels * pixels] each: of the mean, of the change, of the frames; of these, those of the first
+        frame by each frame threshold come first."""
         if self.training:
-            levels = self.of_mean(x.mean(1, keepdim=True))
-            if self.of_frames is None:
-                return levels
-            return torch.cat([levels, self.of_frames(x[:, :, None]).transpose(1, 2).flatten(1, 2)], 1)
-        # The same as a convolution: to runtimes it is a single operator, to PyTorch slower.
-        weight, bias = self.of_mean.slope[:, None].expand(-1, self.frames) / self.frames, self.of_mean.black()
+            levels = [self.of_mean(x.mean(1, keepdim=True))]
+            if self.of_change is not None:
+                levels.append(self.of_change(change))
+            if self.of_frames is not None:
+                levels.append(self.of_frames(x[:, :, None]).flatten(1, 2))
+            return levels
+        slope = self.of_mean.slope[:, None].expand(-1, self.frames) / self.frames
+        levels = [mixed(x, slope, self.of_mean.black())]
+        if self.of_change is not None:
+            levels.append(mixed(change, self.of_change.slope[:, None], self.of_change.black()))
         if self.of_frames is not None:
-            each = self.of_frames.slope[:, None, None] * torch.eye(self.frames).to(x)
-            weight = torch.cat([weight, each.flatten(0, 1)])
-            bias = torch.cat([bias, self.of_frames.black().repeat_interleave(self.frames)])
-        return functional.conv1d(x, weight[..., None], bias)
+            slope, black = (of_one.repeat(self.frames) for of_one in (self.of_frames.slope, self.of_frames.black()))
+            levels.append(mixed(x, slope[:, None], black, groups=self.frames))
+        return levels
 
     def steady(self, logs: Tensor) -> Tensor:
-        """[N, masks, 3] to [N, features]: what the frames have one by one comes down to mean and steps."""
+        """[N, 3 * masks] to [N, features]: what the frames have one by one comes down to mean and steps."""
         if self.of_frames is None:
-            return logs.flatten(1)
-        still, moving = logs.split((logs.shape[1] - self.alone, self.alone), 1)
-        moving = moving.unflatten(1, (-1, self.frames))
-        unsteady = (torch.linalg.vector_norm(self.steps @ moving, dim=2) + FLOOR).log()
-        return torch.cat([still.flatten(1), moving.mean(2).flatten(1), unsteady.flatten(1)], 1)
+            return logs
+        still, moving = logs.split((3 * self.still, 3 * self.alone), 1)
+        moving = moving.unflatten(1, (self.frames, -1))
+        unsteady = (torch.linalg.vector_norm(self.steps @ moving, dim=1) + FLOOR).log()
+        return torch.cat([still, moving.mean(1), unsteady], 1)
 
 
 class Spread(nn.Module):
@@ -147,11 +147,18 @@ class Spread(nn.Module):
         self.register_buffer("centring", centring(frames), persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.centring @ x
         if self.training:
+            x = self.centring @ x
             return x, x.square().sum(1, keepdim=True).sqrt()
+        x = mixed(x, self.centring)
         # The same: to runtimes it is a single operator, to PyTorch slower.
         return x, torch.linalg.vector_norm(x, dim=1, keepdim=True)
+
+
+def mixed(x: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:
+    """weight [outputs, inputs] @ x [N, inputs, pixels] + bias [outputs], as a convolution: to runtimes this is a single
+    operator, together with the clamp that may follow. To PyTorch it is slower than a product, so not for training."""
+    return functional.conv1d(x, weight[..., None], bias, groups=groups)
 
 
 def centring(frames: int) -> Tensor:
@@ -241,11 +248,12 @@ class NormedHead(nn.Module):
         self.norm = RunningNorm(features, eps=EPSILON)
         self.head = head(features, hidden, activation, dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, sums: Tensor | None = None) -> Tensor:
+        """sums [k, more]: the head sees the last k columns of x multiplied by it, too, as further features."""
         first, *others = (layer for layer in self.head if not isinstance(layer, nn.Dropout))
         if self.training or not others:
-            return self.head(self.norm(x))
-        x = folded(self.norm, first, x)
+            return self.head(self.norm(x if sums is None else torch.cat([x, x[:, -len(sums) :] @ sums], 1)))
+        x = folded(self.norm, first, x, sums)
         for layer in others:
             x = layer(x)
         return x
@@ -262,10 +270,14 @@ class NormedLinear(nn.Linear):
         return super().forward(self.norm(x)) if self.training else folded(self.norm, self, x)
 
 
-def folded(norm: RunningNorm, layer: nn.Linear, x: Tensor) -> Tensor:
-    """What `layer` makes of what the trained `norm` makes of x, as one dense layer."""
+def folded(norm: RunningNorm, layer: nn.Linear, x: Tensor, sums: Tensor | None = None) -> Tensor:
+    """What `layer` makes of what the trained `norm` makes of x, as one dense layer; `sums` as in NormedHead."""
     scale, shift = norm.scale_and_shift()
-    return functional.linear(x, layer.weight * scale, layer.bias + layer.weight @ shift)
+    weight, bias = layer.weight * scale, layer.bias + layer.weight @ shift
+    if sums is not None:
+        inputs = weight.shape[1] - sums.shape[1]
+        weight = weight[:, :inputs] + functional.pad(weight[:, inputs:] @ sums.T, (inputs - len(sums), 0))
+    return functional.linear(x, weight, bias)
 
 
 def monomials(side: int) -> Tensor:
@@ -281,12 +293,13 @@ def monomials(side: int) -> Tensor:
     return torch.cat([one, along.square(), along, one.expand(-1, 4), along], 1) * pixel**2 / UNIT_AREA_PX
 
 
-def forms(sums: Tensor) -> Tensor:
-    """Sums of a mask over `monomials` [..., 14] to [..., 3]: its area, variance along and across.
+def forms(sums: Tensor, floor: float = 0.0) -> Tensor:
+    """Sums of masks over `monomials` [..., 14] to [masks, 3]: area, variance along and across of each, and `floor`.
 
     Each times the area, the variances twice: logarithms of products are sums, which a dense layer takes apart, so that
     there is no need to divide.
     """
+    # To take squares, and products as their differences, would be an operator less, and five times the rounding error.
     left, right = sums.split(7, -1)
-    scalars, apart = ((left * right) @ FORMS.to(sums)).split((2, 3), -1)
-    return torch.cat([scalars, torch.linalg.vector_norm(apart, dim=-1, keepdim=True)], -1) @ EIGENVALUES.to(sums)
+    lengths = torch.linalg.vector_norm(((left * right) @ FORMS.to(sums)).reshape(-1, 3, 3), dim=2)
+    return torch.addmm(torch.full((3,), floor).to(sums), lengths, EIGENVALUES.to(sums))

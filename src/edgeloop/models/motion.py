@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeloop.models.genes import gene
-from edgeloop.models.moments import Moments, NormedHead, NormedLinear, Spread
+from edgeloop.models.moments import Moments, NormedHead, NormedLinear, Spread, mixed
 from edgeloop.models.preprocess import CLIP_PIXELS, Preprocess
 
 NEAREST_PX, FARTHEST_PX = 0.8, 6.0
@@ -35,8 +35,8 @@ class Motion(Moments):
 
     lag: how many frames later. lags: the correlations with frames so many times later are added up. frequencies: the
     finest structure that is followed has so many periods in the picture. grid: at so many distances, in as many
-    directions each, the correlation is looked up. directed: whether the middles of the masks say which way the texture
-    is likely to come.
+    directions each (one more if it is odd), the correlation is looked up. directed: whether the middles of the masks
+    say which way the texture is likely to come.
     """
 
     lag: int = gene(2, minimum=1, maximum=8)
@@ -81,11 +81,12 @@ class MotionNetwork(nn.Module):
         self.directed = genes.directed
         known, peaks = self.shape.features, genes.grid
         if self.directed:
-            known, peaks = known + 2 * genes.thresholds, genes.grid**2
+            known, peaks = known + 2 * genes.thresholds, 2 * self.glide.axes * genes.grid
         self.expected = NormedLinear(known, peaks)
         for parameter in (self.expected.weight, self.expected.bias):
             nn.init.zeros_(parameter)
-        features = self.shape.features + self.glide.features
+        # How likely each distance is, and their mean.
+        features = self.shape.features + genes.grid + 1
         self.head = NormedHead(features, genes.head, genes.activation, genes.dropout)
 
     def forward(self, clip: Tensor) -> Tensor:
@@ -93,21 +94,23 @@ class MotionNetwork(nn.Module):
         apart, change = self.spread(x)
         shape = self.shape(x, change)
         known = torch.cat([shape.features, shape.centroids()], 1) if self.directed else shape.features
-        expected = self.expected(known).unflatten(1, (self.glide.grid, -1))
-        return self.head(torch.cat([shape.features, *self.glide(apart, 1 + self.seen @ shape.masks, expected)], 1))
+        seen = 1 + self.seen @ shape.masks if self.training else mixed(shape.masks, self.seen, torch.ones(1).to(x))
+        likely = self.glide(apart, seen, self.expected(known))
+        return self.head(torch.cat([shape.features, likely], 1), self.glide.distances)
 
 
 class Glide(nn.Module):
-    """How likely each of `grid` distances is, [N, grid], and their mean [N, 1], in pixels per frame.
+    """How likely each of `grid` distances is, [N, grid]. distances: [grid, 1], in pixels per frame.
 
     Of how far frames are from their mean, as `Spread` has it; what each pixel counts [N, 1, pixels * pixels]; and
-    expected logits [N, grid, grid or 1], of distances and directions. The correlation of the frames with later ones is
-    the logarithm of a likelihood, to which the logits are added. The likeliest direction is taken.
+    expected logits, of distances [N, grid], or [N, 2 * grid * axes] of either direction, distances, and axes from the
+    one to the right clockwise. The correlation of the frames with later ones is the logarithm of a likelihood, to which
+    the logits are added. The likeliest direction is taken.
     """
 
     def __init__(self, frames: int, pixels: int, lag: int, lags: int, frequencies: int, grid: int = 16):
         super().__init__()
-        self.grid, self.features = grid, grid + 1
+        self.grid = grid
         self.pixels, self.limit = pixels, LIMIT / frames**0.5
         self.lags = [lag * times for times in range(1, lags + 1)]
         self.rows, self.columns = 2 * frequencies + 1, frequencies + 1
@@ -115,7 +118,9 @@ class Glide(nn.Module):
         rows, columns = torch.arange(-frequencies, frequencies + 1), torch.arange(frequencies + 1)
         by_row, by_column = torch.outer(rows, position), torch.outer(position, columns)
         distances = torch.linspace(NEAREST_PX * lag, reach(pixels, self.lags[-1]) / lags, grid)
-        angles = 2 * math.pi * torch.arange(grid) / grid
+        # A direction and the one against it differ in the sign of the odd parts: half of the table does for both.
+        self.axes = (grid + 1) // 2
+        angles = math.pi * torch.arange(self.axes) / self.axes
         down, right = (
             2 * math.pi / pixels * torch.outer(distances, f(angles)).flatten() for f in (torch.sin, torch.cos)
         )
@@ -123,31 +128,38 @@ class Glide(nn.Module):
         phase = torch.arange(1, lags + 1)[:, None, None, None] * phase
         # Half of a real picture's spectrum is enough: the other columns are those that are there, conjugated.
         share = SHARPNESS * frames / LIMIT**2 * (1 + (columns > 0))[:, None]
-        cos, sin = by_column.cos(), by_column.sin()
+        cos, sin = by_row.cos(), by_row.sin()
         tables = {
-            # For each frequency cosines, then sines, so that a reshape puts them beside each other.
-            "by_row": torch.stack([by_row.cos(), by_row.sin()], 1).flatten(0, 1),
-            # To real parts, and imaginary ones with their sign turned; and to what these are multiplied by for the odd
-            # part of a product. Divided, so that fp16 can hold the sums.
-            "by_column": torch.cat([torch.cat([cos, sin, sin, -cos], 1), torch.cat([-sin, cos, cos, sin], 1)]) / pixels,
-            "inverse": torch.stack([share * phase.cos(), share * phase.sin()], 2).flatten(0, 3),
+            "by_column": torch.cat([by_column.cos(), by_column.sin()], 1),
+            # Of rows of cosines and sines in turns to real parts, and imaginary ones with their sign turned. Divided,
+            # so that fp16 can hold the sums.
+            "by_row": torch.cat([torch.stack([cos, -sin], 2), torch.stack([sin, cos], 2)]).flatten(1) / pixels,
+            # From the four products of such parts, of an earlier and a later frame, to real and imaginary part of the
+            # product with the conjugate, for a direction and for the one against it.
+            "conjugate": torch.tensor(
+                [[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, -1.0, 0.0], [1.0, 0.0, 0.0, 1.0], [0.0, -1.0, 1.0, 0.0]]
+            ),
+            "inverse": torch.stack([share * phase.cos(), share * phase.sin()], 1),
             "distances": distances[:, None] / lag,
         }
         for name, table in tables.items():  # derived from the genes, so no part of the saved weights
             self.register_buffer(name, table.contiguous(), persistent=False)
-        self.weight = nn.Parameter(torch.ones(lags, len(rows), 1, len(columns)))
+        self.weight = nn.Parameter(torch.ones(lags, 1, len(rows), len(columns)))
 
-    def forward(self, apart: Tensor, seen: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, apart: Tensor, seen: Tensor, expected: Tensor) -> Tensor:
         x = (apart.clamp(-self.limit, self.limit) * seen).unflatten(2, (self.pixels, self.pixels))
-        waves = (self.by_row @ x).unflatten(2, (self.rows, 2)).flatten(3) @ self.by_column
-        waves = waves.unflatten(3, (2, 2, self.columns))
+        waves = (x @ self.by_column).reshape(-1, x.shape[1], 2 * self.pixels, self.columns)
+        waves = self.by_row @ waves
+        earlier, later = waves.unflatten(2, (2, 1, self.rows)), waves.unflatten(2, (1, 2, self.rows))
         # What has moved by d has a spectrum that is turned by exp(-i k d). So the product with the conjugate of the
         # later one has the phase k d, and its inverse transform a peak at d.
-        across = [(waves[:, :-lag, :, :1] * waves[:, lag:]).sum((1, 4)).flatten(1) for lag in self.lags]
-        inverse = self.inverse * self.weight.expand(-1, -1, 2, -1).flatten()[:, None]
-        found = (torch.cat(across, 1) @ inverse).unflatten(1, (self.grid, self.grid))
-        likely = (found + expected).amax(2).softmax(1)
-        return likely, likely @ self.distances
+        across = torch.cat([(earlier[:, :-lag] * later[:, lag:]).sum(1) for lag in self.lags], 3)
+        across = across.flatten(3).flatten(1, 2)
+        across = (self.conjugate @ across).reshape(-1, 2, 2 * across.shape[2])
+        found = across @ (self.inverse * self.weight[..., None]).transpose(0, 1).flatten(0, 3)
+        if expected.shape[1] == self.grid:
+            return (found.unflatten(2, (self.grid, self.axes)).amax((1, 3)) + expected).softmax(1)
+        return (found + expected.unflatten(1, (2, -1))).unflatten(2, (self.grid, self.axes)).amax((1, 3)).softmax(1)
 
 
 def reach(side_px: int, lag: int) -> float:
