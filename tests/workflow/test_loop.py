@@ -15,7 +15,7 @@ from edgeloop import records
 
 pytestmark = pytest.mark.workflow
 
-TIMES = {"training_s", "samples_per_s", "loader_samples_per_s", "network_samples_per_s", "work"}
+TIMES = {"training_s", "samples_per_s", "loader_samples_per_s", "network_samples_per_s", "work", "decided_at"}
 
 
 def read(run, name):
