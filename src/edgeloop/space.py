@@ -98,10 +98,11 @@ class Space:
     genes: dict[str, Gene]
     forbidden: tuple[dict[str, Any], ...]
 
-    def sample(self, rng: np.random.Generator) -> Genotype:
-        """Draw a genotype: every active gene from its own prior."""
+    def sample(self, rng: np.random.Generator, *, family: str | None = None) -> Genotype:
+        """Draw a genotype, of `family` where one is named: every active gene from its own prior."""
+        given = {} if family is None else {"family": family}
         for _ in range(TRIES):
-            if self.is_allowed(flat := self.complete({}, rng)):
+            if self.is_allowed(flat := self.complete(given, rng)):
                 return self.genotype(flat)
         raise ValueError(f"space '{self.name}': nearly everything that it can draw is forbidden")
 
@@ -130,6 +131,11 @@ class Space:
             if self.is_allowed(child):
                 return self.genotype(child)
         return first
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The names of the families that it has."""
+        return self.genes["family"].choices
 
     def flatten(self, genotype: Genotype, *, training: bool = True) -> dict[str, Any]:
         """The active genes of `genotype` as {gene name: value}, in the order of the space.

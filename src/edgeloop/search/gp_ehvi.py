@@ -8,7 +8,9 @@ Both choices are greedy: the next one is the network from which the hypervolume 
 (`improvement`), given that those chosen before it turn out as predicted ("kriging believer", Ginsbourger et al. 2010).
 One of a generation is that of the best predicted loss instead, the end of the front that people use first; and one
 of eight is drawn from the pool, because a model that only sees what it has chosen itself grows too sure of the rest.
-Families of which no training has told anything come before that.
+Families of which no training has told anything come before that. And as long as there are few results (`loss_first`),
+costs count only as far as budgets have to be met: most of a front of mediocre networks is of no use once there are good
+ones, and those that are fast among them are soon found. Measured by benchmarks/few_trainings.py.
 """
 
 from collections import defaultdict
@@ -27,10 +29,16 @@ from edgeloop.search.gaussian_process import GaussianProcess
 from edgeloop.search.improvement import expected_improvement
 from edgeloop.search.results import Knowledge
 
-DEFAULTS = {"start": 16, "children": 1000, "reference": 0.3}
+DEFAULTS = {"start": 16, "loss_first": 24, "children": 1000, "reference": 0.3}
 PARENTS = 24
 CROSSOVER_SHARE, FRESH_SHARE = 0.3, 0.3
 """Of the children, those of two parents (among the bred ones), and those drawn from the space."""
+RELATIVES_SHARE = 0.5
+"""Of the others, where there are several families, those that have nothing but the family of a good result. What was
+trained first of a family is one of its worse networks as a rule, and its children are like it."""
+KNOWN_RECIPE_SHARE = 0.9
+"""Of those that are drawn, such that take the recipe of a good result: a network that was trained badly tells nothing
+about networks like it."""
 LOTTERY_SHARE = 0.1
 """Of the pool, children that nothing speaks for."""
 UNKNOWN_SHARE = 0.25
@@ -94,7 +102,7 @@ def choose(
     strangers = [min(positions, key=lambda position: mean[position]) for positions in unknown][: count // 2]
     by_chance = not strangers and (count >= PER_CHANCE or rng.random() < count / PER_CHANCE)
     most = max(1, count - 1 - len(strangers) - by_chance)
-    picked = _greedy(*loss.joint(genotypes, costs), costs, loss.chance(genotypes), front, most)
+    picked = _greedy(*loss.joint(genotypes, costs), front.counted(costs), loss.chance(genotypes), front, most)
     picked += [position for position in strangers if position not in picked]
     left = sorted(_without(picked, len(genotypes)), key=lambda position: mean[position])
     picked += left[: max(0, count - by_chance - len(picked))]
@@ -114,10 +122,11 @@ def _best_recipes(
     all takes as many times as long as there are recipes.
     """
     value, mean = np.full(len(genotypes), -1.0), np.empty(len(genotypes))
+    counted = front.counted(costs)
 
     def predict(positions: list[int]) -> None:
         means, deviations = loss.predict([genotypes[position] for position in positions], costs[positions])
-        improvement = _improvement(means, deviations, costs[positions], front.points, front.reference)
+        improvement = _improvement(means, deviations, counted[positions], front.points, front.reference)
         value[positions], mean[positions] = _rounded(improvement), means.mean(0)
 
     recipes: dict[str, list[int]] = defaultdict(list)
@@ -141,10 +150,13 @@ def _without(picked: Sequence[int], total: int) -> list[int]:
 
 def _enough(knowledge: Knowledge, options: Mapping[str, Any]) -> bool:
     """Whether there is enough to learn from. Results of earlier runs teach as well."""
-    own = knowledge.trained
-    earlier = sum(map(len, knowledge.earlier))
-    known = max(len(own), *map(len, knowledge.short), 0) + earlier
-    return known >= options["start"] and (earlier > 0 or any(result.feasible for result in own))
+    any_good = any(knowledge.earlier) or any(result.feasible for result in knowledge.trained)
+    return _known(knowledge) >= options["start"] and any_good
+
+
+def _known(knowledge: Knowledge) -> int:
+    """How many results there are to learn from."""
+    return max(len(knowledge.trained), *map(len, knowledge.short), 0) + sum(map(len, knowledge.earlier))
 
 
 def _promising(
@@ -158,12 +170,13 @@ def _promising(
     loss = _Loss(knowledge, rng, options)
     chance = feasible * loss.chance(genotypes)
     front = _Front(knowledge, loss, prices, rng, options)
-    alone = _improvement(*loss.predict(genotypes, costs), costs, front.points, front.reference) * chance
+    counted = front.counted(costs)
+    alone = _improvement(*loss.predict(genotypes, costs), counted, front.points, front.reference) * chance
     short = _best(alone, SHORTLIST)
     lottery = round(LOTTERY_SHARE * count)
     explored = _explored(knowledge, genotypes, feasible, round(UNKNOWN_SHARE * count))
     joint = loss.joint([genotypes[position] for position in short], costs[short])
-    picked = _greedy(*joint, costs[short], chance[short], front, count - lottery - len(explored))
+    picked = _greedy(*joint, counted[short], chance[short], front, count - lottery - len(explored))
     found = list(dict.fromkeys([*explored, *short[picked]]))
     rest = np.setdiff1d(np.arange(len(genotypes)), found)
     return [genotypes[position] for position in [*found, *rng.permutation(rest)[:lottery]]]
@@ -197,6 +210,14 @@ def _children(knowledge: Knowledge, rng: np.random.Generator, options: Mapping[s
         among = front if front and rng.random() < 0.5 else len(parents)
         return parents[rng.integers(min(among, len(parents)))]
 
+    recipes = _recipes(knowledge)
+
+    def drawn(family: str | None = None) -> Genotype:
+        child = space.sample(rng, family=family)
+        if rng.random() >= KNOWN_RECIPE_SHARE:
+            return child
+        return space.with_recipe(child, rng, recipes[rng.integers(len(recipes))])
+
     near_misses = knowledge.near_misses(evolution.NEAR_MISSES)
     known = set(knowledge.tried)
     measured = {candidate_id(entry.genes) for entry in knowledge.screened.values()}
@@ -212,7 +233,9 @@ def _children(knowledge: Knowledge, rng: np.random.Generator, options: Mapping[s
         if near_misses and rng.random() < evolution.STRANGERS_SHARE:
             child = evolution.stranger(knowledge, near_misses, rng)
         elif rng.random() < FRESH_SHARE:
-            child = space.sample(rng)
+            child = drawn()
+        elif len(space.families) > 1 and rng.random() < RELATIVES_SHARE:
+            child = drawn(parent()["architecture"]["family"])
         else:
             child = parent()
             crossed = rng.random() < CROSSOVER_SHARE
@@ -227,14 +250,18 @@ def _children(knowledge: Knowledge, rng: np.random.Generator, options: Mapping[s
     return found
 
 
+def _recipes(knowledge: Knowledge) -> list[dict[str, Any]]:
+    """The training genes of the best results, and the default ones."""
+    best = sorted(knowledge.trained, key=lambda result: result.objectives[0])[:RECIPES]
+    return [*(knowledge.space.recipe(result.genotype) for result in best), knowledge.space.default_recipe]
+
+
 def _remembered(
     knowledge: Knowledge, besides: Sequence[Genotype], rng: np.random.Generator
 ) -> list[tuple[Genotype, Costs]]:
-    """What was screened and is within the budgets, with the recipes of the best results, the default one and one that
-    is drawn, as far as it was not yet trained so. What a network costs does not depend on its recipe."""
-    space = knowledge.space
-    best = sorted(knowledge.trained, key=lambda result: result.objectives[0])[:RECIPES]
-    recipes = [*(space.recipe(result.genotype) for result in best), space.default_recipe, {}]
+    """What was screened and is within the budgets, with the recipes of the best results and the default one, as far as
+    it was not yet trained so. What a network costs does not depend on its recipe."""
+    space, recipes = knowledge.space, _recipes(knowledge)
     known = knowledge.tried.union(map(candidate_id, besides))
     left = [entry for entry in knowledge.screened.values() if violation(entry.costs, knowledge.budgets) <= 0]
     found: dict[str, tuple[Genotype, Costs]] = {}
@@ -249,7 +276,8 @@ def _remembered(
 class _Front:
     """The feasible results that nothing dominates, and the worst objectives that count.
 
-    The worst loss that counts is a quantile (`reference`) of what the feasible networks of the space are predicted to
+    While there are fewer results than `loss_first`, no network costs anything: the front is the lowest loss. The worst
+    loss that counts is a quantile (`reference`) of what the feasible networks of the space are predicted to
     have. The hypervolume's own reference lies so far out that fast networks of no use would make up most of it.
     """
 
@@ -261,8 +289,11 @@ class _Front:
         rng: np.random.Generator,
         options: Mapping[str, Any],
     ) -> None:
-        feasible = [result.objectives for result in knowledge.results if result.feasible]
-        self.points = np.array(feasible).reshape(-1, 1 + len(knowledge.objectives))[pareto.front(feasible)]
+        self.costs_count = _known(knowledge) >= options["loss_first"]
+        feasible = np.array([result.objectives for result in knowledge.results if result.feasible])
+        feasible = feasible.reshape(-1, 1 + len(knowledge.objectives))
+        feasible[:, 1:] = self.counted(feasible[:, 1:])
+        self.points = feasible[pareto.front(feasible)]
         anyone = [knowledge.space.sample(rng) for _ in range(SAMPLE)]
         costs, chance = prices.predict(anyone)
         mean, deviation = loss.predict(anyone, costs)
@@ -271,6 +302,10 @@ class _Front:
         worst = np.quantile(losses.ravel(), options["reference"], method="inverted_cdf", weights=weights)
         best = min((each[0] for each in feasible), default=0.0)
         self.reference = np.array([max(float(worst), best * (1 + 1e-6)), *knowledge.limits])
+
+    def counted(self, costs: np.ndarray) -> np.ndarray:
+        """Of the costs of networks within the budgets, what counts."""
+        return costs if self.costs_count else np.zeros_like(costs)
 
 
 class _Prices:
