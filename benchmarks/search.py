@@ -18,11 +18,12 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 # Before numpy: seeds run side by side.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -32,7 +33,7 @@ import pandas as pd
 import yaml
 from tabulate import tabulate
 
-from edgeloop.records import architecture_id, candidate_id, ok
+from edgeloop.records import Genotype, architecture_id, candidate_id, ok
 from edgeloop.search import decide, pareto, state
 from edgeloop.search.costs import Budgets
 from edgeloop.search.results import knowledge
@@ -59,8 +60,25 @@ class TableSpace(Space):
         return space
 
 
+class Problem(Protocol):
+    """What can be searched without the workflow."""
+
+    space: Space
+    budget: float
+
+    @property
+    def worst_loss(self) -> float:
+        """What the loss of a network that is of no use may be."""
+
+    def trained(self, genotype: Genotype) -> dict[str, Any]:
+        """The record of its training."""
+
+    def latencies_ms(self, genotypes: Sequence[Genotype]) -> list[float]:
+        """What the device would tell of each."""
+
+
 @dataclass(frozen=True)
-class Problem:
+class Table:
     """One device of a table."""
 
     space: TableSpace
@@ -69,9 +87,19 @@ class Problem:
     costs: np.ndarray
     budget: float
 
-    def row(self, genotype: dict[str, Any]) -> int:
+    def row(self, genotype: Genotype) -> int:
         flat = self.space.flatten(genotype)
         return self.rows[tuple(value for name, value in flat.items() if name not in ("family", "precision"))]
+
+    @property
+    def worst_loss(self) -> float:
+        return float(self.loss.max())
+
+    def trained(self, genotype: Genotype) -> dict[str, Any]:
+        return ok(val_rmse=float(self.loss[self.row(genotype)]))
+
+    def latencies_ms(self, genotypes: Sequence[Genotype]) -> list[float]:
+        return [float(self.costs[self.row(genotype)]) for genotype in genotypes]
 
     @property
     def feasible(self) -> np.ndarray:
@@ -86,7 +114,7 @@ class Problem:
 
 
 @cache
-def problem(table: str, device: str, quantile: float) -> Problem:
+def problem(table: str, device: str, quantile: float) -> Table:
     frame = pd.read_csv(table, keep_default_na=False, na_values=[""])
     if f"{device}_ms" not in frame:
         known = ", ".join(name.removesuffix("_ms") for name in frame if name.endswith("_ms"))
@@ -96,13 +124,13 @@ def problem(table: str, device: str, quantile: float) -> Problem:
     rows = {values: row for row, values in enumerate(genes.itertuples(index=False, name=None))}
     costs = frame[f"{device}_ms"].to_numpy(float)
     budget = float(np.quantile(costs, quantile))
-    return Problem(TableSpace.of(genes, rows), rows, frame[LOSS].to_numpy(float), costs, budget)
+    return Table(TableSpace.of(genes, rows), rows, frame[LOSS].to_numpy(float), costs, budget)
 
 
 def search(
     asked: Problem, name: str, seed: int, *, most: int, size: int, pool: int, options: dict[str, Any]
-) -> tuple[list[int], list[float]]:
-    """The rows trained, in their order, and the seconds of each generation's decision."""
+) -> tuple[list[Genotype], list[float]]:
+    """The networks trained, in their order, and the seconds of each generation's decision."""
     budgets: Budgets = {"device": {"latency_ms": asked.budget}}
     current, trained, seconds = state.empty(), [], []
     while len(trained) < most:
@@ -116,7 +144,8 @@ def search(
         genes = {
             architecture_id(g): {"architecture": g["architecture"], "precision": g["precision"]} for g in proposals
         }
-        figures = {architecture_id(g): ok(latency_ms=float(asked.costs[asked.row(g)])) for g in proposals}
+        latencies = asked.latencies_ms(proposals)
+        figures = {architecture_id(g): ok(latency_ms=ms) for g, ms in zip(proposals, latencies, strict=True)}
         new = {name: figure for name, figure in figures.items() if name not in current["screened"]}
         screening = [ok(device="device", architectures=new)] if pool else []
         begin = time.perf_counter()
@@ -136,30 +165,32 @@ def search(
         seconds[-1] += time.perf_counter() - begin
         if not chosen:
             break
-        by_name = {candidate_id(g): asked.row(g) for g in chosen}
-        trained += by_name.values()
+        trained += chosen
+        names = [candidate_id(g) for g in chosen]
         current = state.advance(
             current,
             population={
                 "generation": generation,
                 "parent": current["lineage"],
-                "candidates": list(by_name),
+                "candidates": names,
                 "genotypes": chosen,
             },
             screening=screening,
             genes=genes,
-            train={name: ok(val_rmse=float(asked.loss[row])) for name, row in by_name.items()},
-            export={name: ok() for name in by_name},
-            measured={"device": {name: ok(latency_ms=float(asked.costs[row])) for name, row in by_name.items()}},
+            train={name: asked.trained(genotype) for name, genotype in zip(names, chosen, strict=True)},
+            export={name: ok() for name in names},
+            measured={
+                "device": {name: ok(latency_ms=ms) for name, ms in zip(names, asked.latencies_ms(chosen), strict=True)}
+            },
             budgets=budgets,
             objectives=["latency_ms"],
-            reference_rmse=float(asked.loss.max()),
+            reference_rmse=asked.worst_loss,
             patience=most,
         )
     return trained, seconds
 
 
-def score(asked: Problem, trained: list[int], counts: list[int]) -> list[tuple[float, float]]:
+def score(asked: Table, trained: list[int], counts: list[int]) -> list[tuple[float, float]]:
     """Hypervolume in percent and regret after each count of trained networks."""
     achievable, best = asked.hypervolume(np.arange(len(asked.loss))), asked.loss[asked.feasible].min()
     scores = []
@@ -184,7 +215,7 @@ def one(
 ):
     asked = problem(table, device, quantile)
     trained, seconds = search(asked, name, seed, most=max(counts), options=options, **sizes)
-    return score(asked, trained, counts), max(seconds)
+    return score(asked, [asked.row(genotype) for genotype in trained], counts), max(seconds)
 
 
 def main() -> None:

@@ -81,12 +81,12 @@ def screen(proposals):
     return [ok(device="bench", architectures=figures, work=[0, 1])]
 
 
-def choose(space, previous, proposals, screening, name="evolution", seed=1, count=SIZE, **more):
+def choose(space, previous, proposals, screening, name="evolution", seed=1, count=SIZE, options=None, **more):
     return decide.choose(
         known(space, state.with_screening(previous, screening, genes(proposals)), **more),
         proposals,
         name=name,
-        options={},
+        options=options or {},
         seed=seed,
         generation=previous["generation"] + 1,
         count=count,

@@ -79,6 +79,16 @@ def test_a_mutant_differs_in_one_gene_or_in_what_that_gene_activates(load):
         assert len(changed) == 1
 
 
+def test_a_genotype_can_be_drawn_of_one_family(load):
+    space = load(GOOD)
+    rng = np.random.default_rng(0)
+    assert space.families == ("conv2d", "conv2d_temporal")
+    for family in space.families:
+        drawn = [space.sample(rng, family=family)["architecture"] for _ in range(50)]
+        assert {architecture["family"] for architecture in drawn} == {family}
+        assert len({str(architecture) for architecture in drawn}) > 2
+
+
 def test_a_conditional_gene_is_there_just_when_its_condition_holds(load):
     space = load(GOOD)
     rng = np.random.default_rng(0)
