@@ -11,6 +11,9 @@ what was trained, in units of 0.001 ms, up to the budget and the RMSE that --ref
     python benchmarks/few_trainings.py --run FOLDER [--costs FOLDER ...] [--strategy gp-ehvi,evolution,random]
         [--seeds 16] [--trained 16] [--generation-size 4] [--pool 128] [--option KEY=VALUE ...] [--folder DIR]
 
+`gp-ehvi` begins with evolution's networks; in searches as short as this, let it begin with one generation of them
+(--option start=4).
+
 --run: a finished run whose clips, space, budget and settings of training are taken (that of `headline.py --folder`, for
 example); --costs: further runs in that space on the same device.
 """
