@@ -24,7 +24,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import yaml
-from search import search
+from search import mean_and_error, of_strategy, search
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import cross_val_predict
 from tabulate import tabulate
@@ -42,7 +42,7 @@ from tabulate import tabulate
 from edgeloop import config as configuration
 from edgeloop import training, yamlfile
 from edgeloop.data.cache import open_split
-from edgeloop.records import Genotype, candidate_id, failed, ok, read_json, write_json
+from edgeloop.records import Genotype, candidate_id, digest, failed, ok, read_json, write_json
 from edgeloop.search import pareto
 from edgeloop.space import Space
 
@@ -116,7 +116,10 @@ class Run:
         names = {each.name for each in fields(training.Settings)}
         settings = {key: value for key, value in config["training"].items() if key in names}
         self._settings = training.Settings(**{**settings, "device": "cpu", "threads": 1})
-        self._data, self._folder = run / "results/data", folder
+        self._data = run / "results/data"
+        # Runs with other clips, or other settings, have trainings of their own.
+        self._folder = folder / digest([read_json(self._data / "cache.json"), asdict(self._settings)])
+        self._folder.mkdir(parents=True, exist_ok=True)
         self.costs = Costs(self.space, [each for one in (run, *further) for each in self._measured(one)])
 
     def _measured(self, run: Path) -> list[tuple[Genotype, float]]:
@@ -127,7 +130,8 @@ class Run:
 
     def trained(self, genotype: Genotype) -> dict[str, Any]:
         """Trained in fp32, whatever its precision: what int8 makes of it is not what strategies differ by."""
-        file = self._folder / f"{candidate_id({**genotype, 'precision': 'fp32'})}.json"
+        genotype = {**genotype, "precision": "fp32"}
+        file = self._folder / f"{candidate_id(genotype)}.json"
         if not file.exists():
             splits = (open_split(self._data, split) for split in ("train", "validation"))
             record = training.train(genotype, *splits, self._settings)
@@ -165,11 +169,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--json", type=Path, metavar="OUT")
     options = parser.parse_args()
-    strategy = {key: yaml.safe_load(value) for key, value in (each.split("=", 1) for each in options.option)}
+    strategy = of_strategy(options.option)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = (options.folder or Path(temporary)).resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        asked = Run(options.run, configured(options.config or options.run / "config.yaml"), options.costs, folder)
+        folder, config = options.folder or Path(temporary), options.config or options.run / "config.yaml"
+        asked = Run(options.run, configured(config), options.costs, folder)
         print("Latencies are predicted, not measured; by how much a prediction is wrong in the median:")
         print(", ".join(f"{name} {np.median(each):.0%}" for name, each in sorted(asked.costs.errors.items())), "\n")
         rows, results = [], []
@@ -187,7 +190,7 @@ def main() -> None:
                 found = list(workers.map(job, range(1, options.seeds + 1)))
                 best = [min((loss for loss, _ in each), default=WORST_LOSS) for each in found]
                 volumes = [1000 * pareto.hypervolume(each, (options.reference, asked.budget)) for each in found]
-                mean, error = np.mean([best, volumes], axis=1), np.std([best, volumes], axis=1) / options.seeds**0.5
+                mean, error = mean_and_error([best, volumes], axis=1)
                 seeds = " ".join(f"{each:.3f}" for each in best)
                 cells = [f"{np.median(best):.4f}", *(f"{m:.4f} ± {e:.4f}" for m, e in zip(mean, error, strict=True))]
                 rows.append([name, seeds, *cells])

@@ -218,6 +218,18 @@ def one(
     return score(asked, [asked.row(genotype) for genotype in trained], counts), max(seconds)
 
 
+def of_strategy(given: Sequence[str]) -> dict[str, Any]:
+    """The strategy's options, from KEY=VALUE each."""
+    return {key: yaml.safe_load(value) for key, value in (each.split("=", 1) for each in given)}
+
+
+def mean_and_error(figures: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard error over the seeds, which lie along `axis`; with a single one the error is given as 0."""
+    figures = np.asarray(figures)
+    seeds = figures.shape[axis]
+    return figures.mean(axis), figures.std(axis, ddof=1 if seeds > 1 else 0) / np.sqrt(seeds)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", required=True)
@@ -232,7 +244,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--json", metavar="OUT")
     asked = parser.parse_args()
-    options = {key: yaml.safe_load(value) for key, value in (each.split("=", 1) for each in asked.option)}
+    options = of_strategy(asked.option)
     counts = [int(count) for count in asked.trained.split(",")]
     results, rows = [], []
     with ProcessPoolExecutor(asked.processes) as workers:
@@ -245,8 +257,7 @@ def main() -> None:
                 )  # fmt: skip
                 done = list(workers.map(job, range(1, asked.seeds + 1)))
                 figures = np.array([scores for scores, _ in done])  # [seeds, counts, (hypervolume, regret)]
-                mean = figures.mean(0)
-                error = figures.std(0, ddof=1 if asked.seeds > 1 else 0) / np.sqrt(asked.seeds)
+                mean, error = mean_and_error(figures, axis=0)
                 results.append(
                     {
                         "strategy": name,

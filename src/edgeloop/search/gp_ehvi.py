@@ -102,7 +102,7 @@ def choose(
     strangers = [min(positions, key=lambda position: mean[position]) for positions in unknown][: count // 2]
     by_chance = not strangers and (count >= PER_CHANCE or rng.random() < count / PER_CHANCE)
     most = max(1, count - 1 - len(strangers) - by_chance)
-    picked = _greedy(*loss.joint(genotypes, costs), front.counted(costs), loss.chance(genotypes), front, most)
+    picked = _greedy(*loss.joint(genotypes, costs), costs, loss.chance(genotypes), front, most)
     picked += [position for position in strangers if position not in picked]
     left = sorted(_without(picked, len(genotypes)), key=lambda position: mean[position])
     picked += left[: max(0, count - by_chance - len(picked))]
@@ -122,11 +122,10 @@ def _best_recipes(
     all takes as many times as long as there are recipes.
     """
     value, mean = np.full(len(genotypes), -1.0), np.empty(len(genotypes))
-    counted = front.counted(costs)
 
     def predict(positions: list[int]) -> None:
         means, deviations = loss.predict([genotypes[position] for position in positions], costs[positions])
-        improvement = _improvement(means, deviations, counted[positions], front.points, front.reference)
+        improvement = front.improvement(means, deviations, costs[positions])
         value[positions], mean[positions] = _rounded(improvement), means.mean(0)
 
     recipes: dict[str, list[int]] = defaultdict(list)
@@ -170,13 +169,12 @@ def _promising(
     loss = _Loss(knowledge, rng, options)
     chance = feasible * loss.chance(genotypes)
     front = _Front(knowledge, loss, prices, rng, options)
-    counted = front.counted(costs)
-    alone = _improvement(*loss.predict(genotypes, costs), counted, front.points, front.reference) * chance
+    alone = front.improvement(*loss.predict(genotypes, costs), costs) * chance
     short = _best(alone, SHORTLIST)
     lottery = round(LOTTERY_SHARE * count)
     explored = _explored(knowledge, genotypes, feasible, round(UNKNOWN_SHARE * count))
     joint = loss.joint([genotypes[position] for position in short], costs[short])
-    picked = _greedy(*joint, counted[short], chance[short], front, count - lottery - len(explored))
+    picked = _greedy(*joint, costs[short], chance[short], front, count - lottery - len(explored))
     found = list(dict.fromkeys([*explored, *short[picked]]))
     rest = np.setdiff1d(np.arange(len(genotypes)), found)
     return [genotypes[position] for position in [*found, *rng.permutation(rest)[:lottery]]]
@@ -306,6 +304,17 @@ class _Front:
     def counted(self, costs: np.ndarray) -> np.ndarray:
         """Of the costs of networks within the budgets, what counts."""
         return costs if self.costs_count else np.zeros_like(costs)
+
+    def improvement(
+        self, mean: np.ndarray, deviation: np.ndarray, costs: np.ndarray, points: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Expected improvement of `points`, or else the front's, as the mean over all draws of the process, [draws, m]
+        each."""
+        points, costs = self.points if points is None else points, self.counted(costs)
+        return np.mean(
+            [expected_improvement(*each, costs, points, self.reference) for each in zip(mean, deviation, strict=True)],
+            axis=0,
+        )
 
 
 class _Prices:
@@ -443,15 +452,6 @@ def _clipped(losses: np.ndarray, first: int) -> np.ndarray:
     return np.minimum(losses, np.quantile(losses[:first], CLIP))
 
 
-def _improvement(
-    mean: np.ndarray, deviation: np.ndarray, costs: np.ndarray, front: np.ndarray, reference: np.ndarray
-) -> np.ndarray:
-    """Expected improvement as the mean over all draws of the process, [draws, m] each."""
-    return np.mean(
-        [expected_improvement(*each, costs, front, reference) for each in zip(mean, deviation, strict=True)], axis=0
-    )
-
-
 def _greedy(
     mean: np.ndarray, covariance: np.ndarray, costs: np.ndarray, chance: np.ndarray, front: _Front, count: int
 ) -> list[int]:
@@ -459,12 +459,12 @@ def _greedy(
     points, picked = front.points, []
     for _ in range(min(count, len(costs))):
         variance = np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 1e-10)
-        value = _improvement(mean, np.sqrt(variance), costs, points, front.reference) * chance
+        value = front.improvement(mean, np.sqrt(variance), costs, points) * chance
         value[picked] = -1.0
         position = int(_best(value, 1)[0])
         picked.append(position)
         # It turns out as predicted: means stay, and what is like it is known better.
-        believed = np.array([[np.exp(mean[:, position].mean()), *costs[position]]])
+        believed = np.array([[np.exp(mean[:, position].mean()), *front.counted(costs[position])]])
         points = np.vstack([points, believed])
         points = points[pareto.front(points)]
         column = covariance[:, :, position]
