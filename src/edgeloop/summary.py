@@ -187,6 +187,19 @@ def table(summary: Mapping[str, Any]) -> str:
     return "\n\n".join([_networks(summary), *_verdicts(summary), _account(summary)])
 
 
+def over_budget(summary: Mapping[str, Any]) -> list[str]:
+    """What to say of networks that met their budget in the search, and do not in the session of the comparison."""
+    return [
+        f"{entry['candidate']} met the budget of {budget_ms:g} ms on {device} in the search, but takes "
+        f"{latency_ms:.4g} ms in this last session: where that is a hard limit, search with a smaller budget"
+        for device, about in summary["devices"].items()
+        for entry in summary["front"]
+        if (budget_ms := about["budget_ms"]) is not None
+        and (latency_ms := entry["device"][device]["latency_ms"]) is not None
+        and latency_ms > budget_ms
+    ]
+
+
 def _networks(summary: Mapping[str, Any]) -> str:
     device = next(iter(summary["devices"]))
     rows = [
@@ -248,7 +261,7 @@ def _verdicts(summary: Mapping[str, Any]) -> list[str]:
     for name, value in summary["predictors"].items():
         gain = value["val_rmse"] / best["val_rmse"]
         lines.append(f"best against predicting by {name}: RMSE {_ratio(gain, 'lower', 'higher')}")
-    return ["\n".join(lines)]
+    return ["\n".join([*lines, *over_budget(summary)])]
 
 
 def _ratio(value: float, above: str, below: str) -> str:

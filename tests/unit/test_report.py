@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -151,6 +152,14 @@ def test_the_papers_factors_count_from_each_baseline_and_make_up_no_error(run):
     assert table.loc["paper's factors from hand", "val_rmse"] == pytest.approx(0.1 / 1.35)
     assert table.loc["paper's factors from timed", "latency_ms"] == pytest.approx(10.0)
     assert np.isnan(table.loc["paper's factors from timed", "val_rmse"])
+
+
+def test_a_budget_that_the_last_session_does_not_confirm_is_said_beside_the_chart(run):
+    assert "last session" not in sections.sections(run)[0].text
+    best, *others = run.summary["front"]
+    slower = {**best, "device": {"bench": {**best["device"]["bench"], "latency_ms": 0.51}}}
+    said = sections.sections(replace(run, summary={**run.summary, "front": [slower, *others]}))[0].text
+    assert f"{slower['candidate']} met the budget of 0.5 ms on bench in the search, but takes 0.51 ms" in said
 
 
 def test_progress_counts_the_trainings_until_then(run):

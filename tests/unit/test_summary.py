@@ -166,6 +166,16 @@ def test_a_search_that_found_nothing_has_no_best(run):
     assert "No trained candidate meets the budgets." in summary.table(found)
 
 
+def test_a_network_that_met_its_budget_in_the_search_alone_is_named(run):
+    assert "budget of" not in summary.table(summary.build(**run))
+    run["comparisons"]["bench"]["candidates"][BEST]["latency_ms"] = 0.5068
+    table = summary.table(summary.build(**run))
+    assert f"{BEST} met the budget of 0.5 ms on bench in the search, but takes 0.5068 ms in this last session" in table
+    assert f"{FAST} met" not in table
+    run["state"]["budgets"] = {}  # a device without a budget
+    assert "budget of" not in summary.table(summary.build(**run))
+
+
 def test_the_summary_is_json_and_the_table_reads_the_same_from_it(run):
     found = summary.build(**run)
     assert summary.table(json.loads(json.dumps(found, allow_nan=False))) == summary.table(found)

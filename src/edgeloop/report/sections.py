@@ -11,6 +11,7 @@ from edgeloop.data.cache import TARGET_SCALE
 from edgeloop.report import charts, tables
 from edgeloop.report.importance import FEWEST, importance
 from edgeloop.report.page import Section, film
+from edgeloop.summary import over_budget
 
 CLIPS_SHOWN = 6
 
@@ -87,7 +88,7 @@ def _front(run: Run) -> Section:
         "Every trained network, and the baselines. A baseline that was not trained is a line at its latency: its error "
         "is unknown. The crosses, and lines again, are where the factors that the paper reports, 8.8 times faster and "
         "1.35 times the quality (arXiv:2505.19995), would lead from each baseline. Point at a network for its genes, "
-        "click for its record.",
+        "click for its record." + "".join(f" {line}." for line in over_budget(run.summary)),
         networks,
         "No network was trained.",
         lambda: charts.front(networks, references, budget_ms, run.device),
