@@ -9,7 +9,8 @@ A row: the lowest validation RMSE within the budget, by seed; their median, mean
 what was trained, in units of 0.001 ms, up to the budget and the RMSE that --reference names.
 
     python benchmarks/few_trainings.py --run FOLDER [--costs FOLDER ...] [--strategy gp-ehvi,evolution,random]
-        [--seeds 16] [--trained 16] [--generation-size 4] [--pool 128] [--option KEY=VALUE ...] [--folder DIR]
+        [--seeds 16] [--first-seed 1] [--trained 16] [--generation-size 4] [--pool 128] [--option KEY=VALUE ...]
+        [--folder DIR]
 
 `gp-ehvi` begins with evolution's networks; in searches as short as this, let it begin with one generation of them
 (--option start=4).
@@ -160,6 +161,7 @@ def main() -> None:
     parser.add_argument("--costs", type=Path, nargs="+", default=[])
     parser.add_argument("--strategy", default="gp-ehvi,evolution,random")
     parser.add_argument("--seeds", type=int, default=16)
+    parser.add_argument("--first-seed", type=int, default=1, help="what was tuned with some seeds is judged by others")
     parser.add_argument("--trained", type=int, default=16)
     parser.add_argument("--generation-size", type=int, default=4)
     parser.add_argument("--pool", type=int, default=128)
@@ -187,7 +189,7 @@ def main() -> None:
                     pool=options.pool,
                     options=strategy if name == "gp-ehvi" else {},
                 )
-                found = list(workers.map(job, range(1, options.seeds + 1)))
+                found = list(workers.map(job, range(options.first_seed, options.first_seed + options.seeds)))
                 best = [min((loss for loss, _ in each), default=WORST_LOSS) for each in found]
                 volumes = [1000 * pareto.hypervolume(each, (options.reference, asked.budget)) for each in found]
                 mean, error = mean_and_error([best, volumes], axis=1)
