@@ -190,8 +190,8 @@ def table(summary: Mapping[str, Any]) -> str:
 def over_budget(summary: Mapping[str, Any]) -> list[str]:
     """What to say of networks that met their budget in the search, and do not in the session of the comparison."""
     return [
-        f"{entry['candidate']} met the budget of {budget_ms:g} ms on {device} in the search, but takes "
-        f"{latency_ms:.4g} ms in this last session: where that is a hard limit, search with a smaller budget"
+        f"{entry['candidate']} met the budget of {budget_ms:g} ms on {device} in the search, but its latency_ms is "
+        f"{latency_ms:.4g} in this last session: where that is a hard limit, search with a smaller budget"
         for device, about in summary["devices"].items()
         for entry in summary["front"]
         if (budget_ms := about["budget_ms"]) is not None

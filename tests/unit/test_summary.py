@@ -170,7 +170,7 @@ def test_a_network_that_met_its_budget_in_the_search_alone_is_named(run):
     assert "budget of" not in summary.table(summary.build(**run))
     run["comparisons"]["bench"]["candidates"][BEST]["latency_ms"] = 0.5068
     table = summary.table(summary.build(**run))
-    assert f"{BEST} met the budget of 0.5 ms on bench in the search, but takes 0.5068 ms in this last session" in table
+    assert f"{BEST} met the budget of 0.5 ms on bench in the search, but its latency_ms is 0.5068 in" in table
     assert f"{FAST} met" not in table
     run["state"]["budgets"] = {}  # a device without a budget
     assert "budget of" not in summary.table(summary.build(**run))
