@@ -29,6 +29,7 @@ from typing import Any, Protocol
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import yaml
 from tabulate import tabulate
@@ -223,7 +224,7 @@ def of_strategy(given: Sequence[str]) -> dict[str, Any]:
     return {key: yaml.safe_load(value) for key, value in (each.split("=", 1) for each in given)}
 
 
-def mean_and_error(figures: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+def mean_and_error(figures: npt.ArrayLike, axis: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard error over the seeds, which lie along `axis`; with a single one the error is given as 0."""
     figures = np.asarray(figures)
     seeds = figures.shape[axis]

@@ -21,9 +21,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from scale import ROOT, copy_of_workflow, snakemake
+from search import mean_and_error
 from tabulate import tabulate
 
 WITHOUT_SCREENING = ("nevergrad",)
@@ -104,9 +104,8 @@ def main() -> None:
 def report(results: list[dict[str, Any]], asked: argparse.Namespace) -> None:
     rows = []
     for strategy in asked.strategies.split(","):
-        found = np.array([each["hypervolume"] for each in results if each["strategy"] == strategy])
-        error = found.std(0, ddof=1 if len(found) > 1 else 0) / np.sqrt(len(found))
-        rows.append([strategy, *(f"{m:.4f} ± {e:.4f}" for m, e in zip(found.mean(0), error, strict=True))])
+        found = [each["hypervolume"] for each in results if each["strategy"] == strategy]
+        rows.append([strategy, *(f"{m:.4f} ± {e:.4f}" for m, e in zip(*mean_and_error(found, axis=0), strict=True))])
     heads = ["strategy", *(f"after {asked.size * number}" for number in range(1, asked.generations + 1))]
     print(
         f"Hypervolume after so many (simulated) trainings, {asked.seeds} seeds, "
