@@ -10,7 +10,7 @@ A space is declared in YAML (see config/README.md)::
       conv2d:
         frames: [4, 8, 16]                        # a choice
         pixels: 32                                # fixed
-        head: [mean, gru]
+        head: {choice: [mean, gru], default: mean}   # what the family's first networks have
         units: {choice: [8, 16], when: {head: [gru]}}   # active under a condition
         depths.0: [1, 2]                          # genes NAME.0, NAME.1, ... make the list NAME
         forbidden: [{frames: 16, head: gru}]      # never drawn together
@@ -34,8 +34,8 @@ FLOAT_DIGITS = 6  # a learning rate of 0.00123456 reads better than 17 digits, a
 
 @dataclass(frozen=True)
 class Gene:
-    """One gene: where it goes in the genotype, what it may be, and when it is active. default: for a gene of training,
-    what the first networks are trained with; None where the space names none."""
+    """One gene: where it goes in the genotype, what it may be, and when it is active. default: what the first networks
+    have, those of a family of which nothing is known yet; None where the space names none."""
 
     name: str
     choices: tuple[Any, ...] | None
@@ -69,7 +69,8 @@ class Gene:
         """Whether the gene can have this value."""
         if self.choices is not None:
             return value in self.choices
-        return isinstance(value, int | float) and self.bounds[0] <= value <= self.bounds[1]
+        number = isinstance(value, int if self.integer else int | float) and not isinstance(value, bool)
+        return number and self.bounds[0] <= value <= self.bounds[1]
 
     def position(self, value: float) -> float:
         """Where in its range a value is, from 0 to 1."""
@@ -98,23 +99,32 @@ class Space:
     genes: dict[str, Gene]
     forbidden: tuple[dict[str, Any], ...]
 
-    def sample(self, rng: np.random.Generator, *, family: str | None = None) -> Genotype:
-        """Draw a genotype, of `family` where one is named: every active gene from its own prior."""
+    def sample(self, rng: np.random.Generator, *, family: str | None = None, usual: bool = False) -> Genotype:
+        """Draw a genotype, of `family` where one is named: every active gene from its own prior. A `usual` one has the
+        default of each gene that has one.
+
+        Raises ValueError where all that it draws is forbidden.
+        """
         given = {} if family is None else {"family": family}
+        if usual:
+            given |= self.defaults
         for _ in range(TRIES):
             if self.is_allowed(flat := self.complete(given, rng)):
                 return self.genotype(flat)
-        raise ValueError(f"space '{self.name}': nearly everything that it can draw is forbidden")
+        what = "everything with the defaults" if usual else "everything that it can draw"
+        raise ValueError(f"space '{self.name}': nearly {what} is forbidden")
 
     def mutate(self, genotype: Genotype, rng: np.random.Generator) -> Genotype:
-        """Change one active gene; genes that this activates are drawn, genes that it deactivates are dropped."""
+        """Change one active gene; genes that this activates are drawn, genes that it deactivates are dropped. Another
+        family comes with its defaults."""
         values = self.flatten(genotype)
         variable = [name for name in values if self.genes[name].is_variable]
         if not variable:
             return genotype
         for _ in range(TRIES):
             name = variable[rng.integers(len(variable))]
-            child = self.complete({**values, name: self.genes[name].vary(values[name], rng)}, rng)
+            changed = {name: self.genes[name].vary(values[name], rng)}
+            child = self.complete({**(self.defaults if name == "family" else {}), **values, **changed}, rng)
             if self.is_allowed(child):
                 return self.genotype(child)
         return self.sample(rng)
@@ -173,9 +183,14 @@ class Space:
         return {name: value for name, value in self.flatten(genotype).items() if name.startswith("training:")}
 
     @property
-    def default_recipe(self) -> dict[str, Any]:
-        """The training genes for which the space names a default, as {gene name: value}."""
+    def defaults(self) -> dict[str, Any]:
+        """The genes for which the space names a default, as {gene name: value}."""
         return {name: gene.default for name, gene in self.genes.items() if gene.default is not None}
+
+    @property
+    def default_recipe(self) -> dict[str, Any]:
+        """Those of training among `defaults`."""
+        return {name: value for name, value in self.defaults.items() if name.startswith("training:")}
 
     def holds(self, genotype: Genotype) -> bool:
         """Whether `genotype` is one of this space: it has exactly the active genes, with values that they can take."""

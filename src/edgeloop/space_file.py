@@ -155,11 +155,10 @@ class _Reader:
         return Gene(name, tuple(given), None, False, False, conditions, where)
 
     def default(self, gene: Gene, value: Any) -> Any:
-        if not gene.name.startswith("training:"):
-            raise self.error(gene.where, f"gene '{gene.name}': only genes of training have a default")
         if not gene.allows(value):
             raise self.error(gene.where, f"gene '{gene.name}': its default {value} is none of its values")
-        return value
+        # What is equal may be written otherwise, as 4.0 for 4, and would be another genotype.
+        return value if gene.choices is None else gene.choices[gene.choices.index(value)]
 
     def bounds(self, name: str, kind: str, given: Any, where: Where) -> tuple[float, float]:
         if not (isinstance(given, list) and len(given) == 2 and all(_is_number(bound) for bound in given)):
@@ -214,16 +213,25 @@ def _is_number(value: Any) -> bool:
 
 
 def _check_points(space: Space, file: YamlFile, check: Callable[[Mapping[str, Any]], None]) -> None:
-    """Every architecture that can be drawn must be buildable: all of a small family, a sample of a large one."""
+    """Every architecture that can be drawn must be buildable: all of a small family, a sample of a large one. And the
+    defaults must be possible together: a family begins with them."""
     for family in file.value["families"]:
+        at = file.at(("families", family))
         for genotype in _points(space, family):
             try:
                 check(genotype["architecture"])
             except ValueError as error:
                 raise SpaceError(
-                    f"{file.at(('families', family))}: the family '{family}' can draw a network that cannot be built: "
+                    f"{at}: the family '{family}' can draw a network that cannot be built: "
                     f"{str(error).rstrip('.')}. Change the values, or exclude the combination under 'forbidden'."
                 ) from error
+        try:
+            space.sample(np.random.default_rng(0), family=family, usual=True)
+        except ValueError as error:
+            raise SpaceError(
+                f"{at}: the defaults of the family '{family}' are forbidden together, but its first networks have "
+                "them. Change a default, or what is under 'forbidden'."
+            ) from error
 
 
 def _points(space: Space, family: str) -> Iterator[Genotype]:

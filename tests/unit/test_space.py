@@ -67,6 +67,27 @@ def test_the_default_recipe_is_of_the_genes_that_have_a_default(load):
     assert space.recipe(usual) == space.default_recipe
 
 
+def test_usual_networks_have_the_defaults_and_others_draw(load):
+    space = load(
+        GOOD.replace("1.0e-2]}", "1.0e-2], default: 4.0e-3}")
+        .replace("precision: [fp32]", "precision: {choice: [fp32, int8], default: fp32}")
+        .replace("temporal: [conv, transformer]", "temporal: {choice: [conv, transformer], default: transformer}")
+        .replace("temporal: [transformer]}}", "temporal: [transformer]}, default: 4.0}")
+    )
+    rng = np.random.default_rng(0)
+    usual = [space.sample(rng, family="conv2d_temporal", usual=True) for _ in range(50)]
+    assert {genotype["training"]["lr"] for genotype in usual} == {0.004}
+    assert {genotype["precision"] for genotype in usual} == {"fp32"}
+    assert {genotype["architecture"]["temporal"] for genotype in usual} == {"transformer"}
+    # As the space writes it among the values: 4 and 4.0 would be two networks.
+    assert {str(genotype["architecture"]["heads"]) for genotype in usual} == {"4"}
+    assert len({str(genotype["architecture"]["widths"]) for genotype in usual}) == 2
+    others = [space.sample(rng, family="conv2d_temporal") for _ in range(50)]
+    assert {genotype["architecture"]["temporal"] for genotype in others} == {"conv", "transformer"}
+    assert {genotype["precision"] for genotype in others} == {"fp32", "int8"}
+    assert all(space.holds(genotype) for genotype in usual + others)
+
+
 def test_a_mutant_differs_in_one_gene_or_in_what_that_gene_activates(load):
     space = load(GOOD)
     rng = np.random.default_rng(0)
@@ -77,6 +98,20 @@ def test_a_mutant_differs_in_one_gene_or_in_what_that_gene_activates(load):
         before, after = space.flatten(parent), space.flatten(mutant)
         changed = [name for name in before if name in after and before[name] != after[name]]
         assert len(changed) == 1
+
+
+def test_a_mutant_of_another_family_has_its_defaults_and_keeps_its_recipe(load):
+    space = load(
+        GOOD.replace("1.0e-2]}", "1.0e-2], default: 4.0e-3}").replace(
+            "temporal: [conv, transformer]", "temporal: {choice: [conv, transformer], default: conv}"
+        )
+    )
+    rng = np.random.default_rng(0)
+    parent = space.sample(rng, family="conv2d")
+    mutants = [space.mutate(parent, rng) for _ in range(200)]
+    others = [mutant for mutant in mutants if mutant["architecture"]["family"] == "conv2d_temporal"]
+    assert {mutant["architecture"]["temporal"] for mutant in others} == {"conv"}
+    assert {mutant["training"]["lr"] for mutant in others} == {parent["training"]["lr"]} != {0.004}
 
 
 def test_a_genotype_can_be_drawn_of_one_family(load):
@@ -168,8 +203,18 @@ def test_numbered_genes_make_a_list_as_long_as_its_conditions_allow():
         ),
         (
             "    frames: [4, 8]",
-            "    frames: {choice: [4, 8], default: 4}",
-            "line 7: gene 'conv2d:frames': only genes of training have a default",
+            "    frames: {choice: [4, 8], default: 16}",
+            "line 7: gene 'conv2d:frames': its default 16 is none of its values",
+        ),
+        (
+            "    frames: [4, 8]",
+            "    frames: {integer: [4, 8], default: 4.5}",
+            "line 7: gene 'conv2d:frames': its default 4.5 is none of its values",
+        ),
+        (
+            "    frames: [4, 8]",
+            "    forbidden: [{frames: 8}]\n    frames: {choice: [4, 8], default: 8}",
+            "line 6: the defaults of the family 'conv2d' are forbidden together",
         ),
         ("  lr: {log_uniform: [1.0e-3, 1.0e-2]}", "  rate: 0.1", "line 4: unknown gene 'rate' of 'training'"),
         ("precision: [fp32]", "precision: [int8, fp64]", "line 2: unknown precision 'fp64'"),

@@ -308,6 +308,30 @@ def test_a_family_of_which_one_network_in_a_hundred_is_fast_enough_is_reached(na
     assert np.mean(same) > 0.5
 
 
+@pytest.mark.parametrize("name", ["evolution", "gp-ehvi"])
+def test_a_family_begins_with_its_defaults_and_is_then_searched_like_any_other(name):
+    meltpool = config.load_space(ROOT / "config/spaces/meltpool.yaml")
+    rng = np.random.default_rng(8)
+    others = [
+        meltpool.sample(rng, family=family) for family in meltpool.families if family != "motion" for _ in range(4)
+    ]
+    motion = meltpool.sample(rng, family="motion")
+
+    def lags(chosen):
+        current = history(
+            meltpool,
+            0,
+            lambda genotype: 0.25 + 0.001 * genotype["training"]["batch_size"],
+            latency=lambda genotype: 0.1,
+            chosen=chosen,
+        )
+        found = [genotype["architecture"] for genotype in propose(meltpool, current, name, count=96)]
+        return [each["lag"] for each in found if each["family"] == "motion"]
+
+    assert set(lags([])) == set(lags(others)) == {1}
+    assert len(set(lags([motion, *others]))) > 1
+
+
 def test_of_the_best_family_there_are_proposals_that_have_little_but_the_family_of_its_first_network():
     """Who breeds from the first network of a family alone keeps what is wrong with it."""
     meltpool = config.load_space(ROOT / "config/spaces/meltpool.yaml")

@@ -6,7 +6,7 @@ of the Pareto front, then by crowding distance (Deb et al. 2002, NSGA-II). Child
 of two parents.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from edgeloop.records import Genotype
 from edgeloop.search import pareto
 from edgeloop.search.costs import Costs
 from edgeloop.search.results import Knowledge, Result
+from edgeloop.space import Space
 
 DEFAULTS = {"population": 24, "tournament": 6, "random_share": 0.1, "crossover_share": 0.3}
 STRANGERS_SHARE = 0.25
@@ -35,20 +36,27 @@ def propose(
         entrants = rng.choice(len(alive), size=min(options["tournament"], len(alive)), replace=False)
         return alive[min(entrants, key=lambda entrant: fitness[entrant])].genotype
 
-    near_misses = knowledge.near_misses(NEAR_MISSES)
+    near_misses, known = knowledge.near_misses(NEAR_MISSES), knowledge.known_families
     while True:
         if near_misses and rng.random() < STRANGERS_SHARE:
             yield stranger(knowledge, near_misses, rng)
             continue
         if not alive or rng.random() < options["random_share"]:
-            drawn = space.sample(rng)
+            child = drawn(space, known, rng)
             # The first losses are to tell the architectures apart, not how well each was trained.
-            yield space.with_recipe(drawn, rng, space.recipe(drawn) | space.default_recipe)
+            yield space.with_recipe(child, rng, space.recipe(child) | space.default_recipe)
             continue
         child = parent()
         if rng.random() < options["crossover_share"]:
             child = space.crossover(child, parent(), rng)
         yield space.mutate(child, rng)
+
+
+def drawn(space: Space, known: Collection[str], rng: np.random.Generator, family: str | None = None) -> Genotype:
+    """A random genotype, of `family` where one is named; a usual one where the family is not `known`. By the first
+    network that is trained of it, a family is judged."""
+    family = family or space.genes["family"].draw(rng)
+    return space.sample(rng, family=family, usual=family not in known)
 
 
 def stranger(knowledge: Knowledge, near_misses: Sequence[Sequence[Genotype]], rng: np.random.Generator) -> Genotype:

@@ -208,10 +208,10 @@ def _children(knowledge: Knowledge, rng: np.random.Generator, options: Mapping[s
         among = front if front and rng.random() < 0.5 else len(parents)
         return parents[rng.integers(min(among, len(parents)))]
 
-    recipes = _recipes(knowledge)
+    recipes, known_families = _recipes(knowledge), knowledge.known_families
 
     def drawn(family: str | None = None) -> Genotype:
-        child = space.sample(rng, family=family)
+        child = evolution.drawn(space, known_families, rng, family)
         if rng.random() >= KNOWN_RECIPE_SHARE:
             return child
         return space.with_recipe(child, rng, recipes[rng.integers(len(recipes))])

@@ -69,7 +69,7 @@ class Knowledge:
 
     def unknown_families(self, genotypes: Sequence[Genotype]) -> dict[str, list[int]]:
         """The positions of those of families of which no training has told anything yet, in this run or before."""
-        known = self._known_families()
+        known = self.known_families
         found: dict[str, list[int]] = defaultdict(list)
         for position, genotype in enumerate(genotypes):
             if (family := genotype["architecture"]["family"]) not in known:
@@ -79,7 +79,7 @@ class Knowledge:
     def near_misses(self, most: int) -> list[list[Genotype]]:
         """For each family of which no training has told anything yet, those of its screened networks that exceed the
         budgets least, without genes of training: up to `most`, the nearest first."""
-        known = self._known_families()
+        known = self.known_families
         found: dict[str, list[tuple[float, Genotype]]] = defaultdict(list)
         for entry in self.screened.values():
             excess = violation(entry.costs, self.budgets)
@@ -88,10 +88,12 @@ class Knowledge:
         nearest = (sorted(found[family], key=lambda each: each[0])[:most] for family in sorted(found))
         return [[genes for _, genes in family] for family in nearest]
 
-    def _known_families(self) -> set[str]:
+    @property
+    def known_families(self) -> frozenset[str]:
+        """The families of which a training has told something, in this run or before."""
         told = [result.genotype for result in self.results]
         told += [genotype for trainings in (*self.short, *self.earlier) for genotype, _ in trainings]
-        return {genotype["architecture"]["family"] for genotype in told}
+        return frozenset(genotype["architecture"]["family"] for genotype in told)
 
     def objective_costs(self, costs: Costs) -> tuple[float, ...] | None:
         """The costs that are objectives; None where a device did not give them all."""
