@@ -18,7 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgeloop.compute import ALONE, Alone, describe, deterministic, out_of_memory, pick_device, seed_of
+from edgeloop.compute import (
+    ALONE,
+    Alone,
+    describe,
+    deterministic,
+    keep_freed_memory,
+    out_of_memory,
+    pick_device,
+    seed_of,
+)
 from edgeloop.data.cache import Split, batches
 from edgeloop.early_stopping import EarlyStopping
 from edgeloop.evaluation import evaluate
@@ -128,6 +137,7 @@ def train(
             "raise training.epochs"
         )
     history: list[dict[str, float]] = []
+    keep_freed_memory()
     try:
         with deterministic(seed, settings.threads, device):
             model = registry.build(architecture)

@@ -1,6 +1,7 @@
 """A crop cache larger than memory is read as any other: under real limits on memory, which a copy of it would break."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -91,3 +92,39 @@ def test_the_loader_itself_takes_memory_for_a_batch_and_not_for_the_cache(tmp_pa
     assert found.returncode == 0, found.stderr
     assert int(found.stdout.split()[0]) == CLIPS
     assert "MemoryError" in read(tmp_path, whole="yes").stderr
+
+
+TRAIN = """
+    import resource
+    import numpy as np
+    import torch
+    from edgeloop.data.cache import Split
+    from edgeloop.training import Settings, train
+
+    def faults():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+    def take(times):
+        before = faults()
+        for _ in range(times):
+            torch.ones(16 << 20)
+        return faults() - before
+
+    rng = np.random.default_rng(0)
+    clips = Split(rng.integers(0, 200, (4, 16, 41, 41), np.uint8), rng.random((4, 2), np.float32))
+    genotype = {"architecture": {"family": "conv2d", "widths": [4]}, "precision": "fp32", "training": {"lr": 0.001}}
+    asked = take(10)
+    train(genotype, clips, clips, Settings(epochs=1))
+    print(asked, take(1), take(10))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
+def test_a_training_keeps_the_memory_that_its_steps_take_and_free():
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(TRAIN)], capture_output=True, text=True, timeout=120, check=True
+    )
+    before, first, later = map(int, done.stdout.split())
+    # Ten times 64 MB, which the kernel has cleared ten times before, and once or twice by now.
+    assert before > 8 * first
+    assert later < 3 * first
