@@ -11,7 +11,8 @@ With --folder the data stay there: some 90 MB for each layer and preset. How nea
 possible error when they see much:
 
     python benchmarks/families.py --layers 140 --epochs 5 --lr 0.01 --batch-size 64
-        --networks "motion, 4 frames" "motion, 4 frames, largest" "motion, largest"
+        --networks "motion, 4 frames" "motion, 4 frames, largest"
+    python benchmarks/families.py --layers 140 --epochs 12 --lr 0.01 --batch-size 64 --networks "motion, largest"
 """
 
 import argparse
