@@ -1,4 +1,7 @@
-"""A crop cache larger than memory is read as any other: under real limits on memory, which a copy of it would break."""
+"""A crop cache larger than memory is read as any other: under real limits on memory, which a copy of it would break.
+
+And a training keeps the memory that its steps take and free.
+"""
 
 import os
 import platform
