@@ -46,15 +46,7 @@ NETWORKS = {
     "motion, largest": {**LARGEST_MOTION, "frames": 16, "lag": 1, "lags": 3, "frequencies": 12, "grid": 48},
     "motion, 4 frames, largest": {**LARGEST_MOTION, "frames": 4, "lag": 1},
     # Nearly as good: all of the crop and two lags are worth it, neither a direction nor many distances are.
-    "motion, 4 frames, wider": {
-        "family": "motion",
-        "shapes": "mean_and_change",
-        "frame_thresholds": 2,
-        "frames": 4,
-        "lag": 1,
-        "lags": 2,
-        "frequencies": 8,
-    },
+    "motion, 4 frames, wider": {**ALSO_IN_INT8["motion"], "frames": 4, "lag": 1, "lags": 2, "frequencies": 8},
 }
 COMPARED = (
     "conv2d",
