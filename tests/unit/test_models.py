@@ -8,6 +8,7 @@ from torch.nn import functional
 from edgeloop.models import registry
 from edgeloop.models.layers import TemporalShift
 from edgeloop.models.moments import (
+    FEW_FRAMES,
     FLOOR,
     SHAPES,
     UNIT_AREA_PX,
@@ -21,7 +22,7 @@ from edgeloop.models.moments import (
     forms,
     monomials,
 )
-from edgeloop.models.motion import Glide
+from edgeloop.models.motion import Glide, by_lag, in_time
 from edgeloop.models.preprocess import MEAN, STD, Conv2d, FirstConv2d, FirstConv3d, Preprocess, standardise_targets
 
 BASELINE = {
@@ -324,11 +325,12 @@ def plain_features(shape: Shape, frames: torch.Tensor) -> torch.Tensor:
     return torch.cat([part.flatten() for part in found])
 
 
+@pytest.mark.parametrize("frames", [4, FEW_FRAMES + 1])
 @pytest.mark.parametrize("frame_thresholds", [0, 1, 3])
 @pytest.mark.parametrize("change", [False, True])
-def test_a_shape_is_that_of_the_pictures_in_training_and_after(change, frame_thresholds):
+def test_a_shape_is_that_of_the_pictures_in_training_and_after(change, frame_thresholds, frames):
     torch.manual_seed(0)
-    shape, x = Shape(4, 20, 3, change, frame_thresholds), 15 * torch.rand(2, 4, 400)
+    shape, x = Shape(frames, 20, 3, change, frame_thresholds), 15 * torch.rand(2, frames, 400)
     with torch.no_grad():
         for parameter in shape.parameters():  # each mask with levels of its own
             parameter.mul_(1 + 0.2 * torch.rand_like(parameter))
@@ -336,9 +338,10 @@ def test_a_shape_is_that_of_the_pictures_in_training_and_after(change, frame_thr
         assert expected.shape == (2, shape.features)
         of_mean = (shape.of_mean(x.mean(1, keepdim=True)) / 6 + 0.5).clamp(0, 1)
         for part in shape, shape.eval():
-            outline = part(x, Spread(4).train(part.training)(x)[1])
+            outline = part(x, Spread(frames).train(part.training)(x))
             torch.testing.assert_close(outline.features, expected, rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(outline.masks, of_mean, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(outline.masks[:, :3], of_mean, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(outline.sums, of_mean @ monomials(20), rtol=1e-4, atol=1e-4)
 
 
 def test_the_middle_of_a_mask_is_where_its_pixels_are():
@@ -346,7 +349,7 @@ def test_the_middle_of_a_mask_is_where_its_pixels_are():
     picture = torch.zeros(20, 20)
     picture[3, 12:15] = 15
     x = picture.flatten().expand(1, 2, -1)
-    right, down = (shape(x, x[:, :1]).centroids()[0] * UNIT_PX).tolist()
+    right, down = (shape(x, x).centroids()[0] * UNIT_PX).tolist()
     assert right == pytest.approx(13 - 9.5, rel=2e-2) and down == pytest.approx(3 - 9.5, rel=2e-2)
 
 
@@ -370,7 +373,7 @@ def glided(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """How likely distances are, and their mean, in a clip of which nothing is expected, or what the logits
     [1, grid or 2 * grid * axes] say; all pixels count alike, or as `seen` [41, 41] says."""
-    apart, _ = Spread(clip.shape[1]).train(glide.training)(clip.flatten(2))
+    apart = Spread(clip.shape[1]).train(glide.training)(clip.flatten(2))
     with torch.no_grad():
         likely = glide(
             apart,
@@ -390,6 +393,30 @@ def test_a_texture_that_glides_is_found_at_its_distance_in_any_direction(lag, la
     assert distance.item() == pytest.approx(px, abs=0.35)
     for trained, before in zip(glided(glide.eval(), clip), (likely, distance), strict=True):
         torch.testing.assert_close(trained, before)
+
+
+@pytest.mark.parametrize(("frames", "lags"), [(4, [1]), (4, [1, 2, 3]), (16, [3, 6]), (7, [6])])
+def test_products_of_frames_with_later_ones_come_from_their_power_spectrum(frames, lags):
+    waves, bins = torch.randn(frames, 5, dtype=torch.complex64), frames + lags[-1]
+    products = torch.stack([(waves[:-lag].conj() * waves[lag:]).sum(0) for lag in lags])
+    expected = torch.stack([products.real, products.imag, products.real, -products.imag])
+    parts = torch.view_as_real(waves).transpose(1, 2).flatten(0, 1)
+    found = by_lag(lags, bins) @ (in_time(frames, bins) @ parts).square()
+    torch.testing.assert_close(found.view_as(expected), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("frames", [4, FEW_FRAMES + 1])
+def test_a_motion_network_gives_the_same_in_training_and_after(frames):
+    torch.manual_seed(0)
+    genes = {"frames": frames, "shapes": "mean_and_change", "frame_thresholds": 2}
+    network, taken = registry.build({"family": "motion", **genes}), torch.from_numpy(clips(3, frames))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        for norm in network.modules():
+            if isinstance(norm, RunningNorm):
+                norm.momentum = 0.0  # leaves the statistics as they are
+        torch.testing.assert_close(network.eval()(taken), network.train()(taken), rtol=1e-4, atol=1e-4)
 
 
 def test_droplets_that_fly_past_do_not_hide_how_far_the_texture_has_come():

@@ -27,6 +27,9 @@ SPARKS = 6.0
 pool ends: how much that differs from frame to frame tells more of the power than all that is brighter."""
 FLOOR = 1e-3
 """Added to what the logarithm is taken of: less than a single bright pixel has. Near zero, runtimes differ."""
+FEW_FRAMES = 8
+"""Masks of so many frames and of their mean come from one convolution, though most of its weights are zero; those of
+more frames from two."""
 EPSILON = 1e-2
 """Of the normalisation of logarithms: a tenth of a feature is as much as it may take for a standard deviation."""
 
@@ -68,8 +71,9 @@ class Masks(nn.Module):
 
 @dataclass(frozen=True)
 class Outline:
-    """What `Shape` sees. features: [N, features] for a head. masks: those of the mean frame, [N, thresholds,
-    pixels * pixels]. sums: theirs over `monomials`, [N, thresholds, 14]."""
+    """What `Shape` sees. features: [N, features] for a head. masks: those of the mean frame, and maybe others after
+    them, [N, thresholds or more, pixels * pixels]. sums: those of the mean frame over `monomials`, [N, thresholds, 14].
+    """
 
     features: Tensor
     masks: Tensor
@@ -91,68 +95,71 @@ class Shape(nn.Module):
 
     def __init__(self, frames: int, pixels: int, thresholds: int, change: bool, frame_thresholds: int):
         super().__init__()
-        self.frames, self.still = frames, thresholds * (1 + change)
+        self.frames = frames
         self.of_change = Masks(thresholds, MOST_CHANGE) if change else None
         self.of_mean = Masks(thresholds)
         self.of_frames = Masks(frame_thresholds, SPARKS) if frame_thresholds else None
-        self.alone = frames * frame_thresholds
-        self.features = 3 * (self.still + 2 * frame_thresholds)
+        # Masks of the mean, of the frames, of the change.
+        self.counts = [thresholds, frames * frame_thresholds, *([thresholds] if change else [])]
+        self.features = 3 * (thresholds * (1 + change) + 2 * frame_thresholds)
         # Derived from the genes, so they are no part of the saved weights.
         self.register_buffer("monomials", monomials(pixels), persistent=False)
         self.register_buffer("steps", steps(frames), persistent=False)
 
-    def forward(self, x: Tensor, change: Tensor) -> Outline:
-        """Of frames of sqrt(counts) [N, frames, pixels * pixels], and `change` [N, 1, pixels * pixels] of `Spread`."""
+    def forward(self, x: Tensor, apart: Tensor) -> Outline:
+        """Of frames of sqrt(counts), and of how far they are from their mean as `Spread` has it, both [N, frames,
+        pixels * pixels]."""
         # Piecewise linear: zero in the dark, where runtimes differ in how small a sigmoid is, and where it adds up.
-        of_mean, *others = (functional.hardsigmoid(levels) for levels in self.levels(x, change))
-        sums, *further = (masks @ self.monomials for masks in (of_mean, *others))
-        logs = forms(torch.cat([sums, *further], 1), FLOOR).log().reshape(-1, 3 * (self.still + self.alone))
-        return Outline(self.steady(logs), of_mean, sums)
+        masks = [functional.hardsigmoid(levels) for levels in self.levels(x, apart)]
+        sums = [each @ self.monomials for each in masks]
+        logs = forms(torch.cat(sums, 1), FLOOR).log().reshape(-1, 3 * sum(self.counts))
+        return Outline(self.steady(logs), masks[0], sums[0][:, : len(self.of_mean.slope)])
 
-    def levels(self, x: Tensor, change: Tensor) -> list[Tensor]:
-        """[N, masks, pixels * pixels] each: of the mean, of the change, of the frames; of these, those of the first
-        frame by each frame threshold come first."""
+    def levels(self, x: Tensor, apart: Tensor) -> list[Tensor]:
+        """[N, masks, pixels * pixels] each: of the mean, of the frames, of the change. Those of the first frame by each
+        frame threshold come first. Once trained, those of the mean and of few frames are one."""
         if self.training:
             levels = [self.of_mean(x.mean(1, keepdim=True))]
-            if self.of_change is not None:
-                levels.append(self.of_change(change))
             if self.of_frames is not None:
                 levels.append(self.of_frames(x[:, :, None]).flatten(1, 2))
+            if self.of_change is not None:
+                levels.append(self.of_change(apart.square().sum(1, keepdim=True).sqrt()))
             return levels
-        slope = self.of_mean.slope[:, None].expand(-1, self.frames) / self.frames
-        levels = [mixed(x, slope, self.of_mean.black())]
+        slope, black = self.of_mean.slope[:, None].expand(-1, self.frames) / self.frames, self.of_mean.black()
+        if self.of_frames is None:
+            levels = [mixed(x, slope, black)]
+        else:
+            slopes, blacks = (of_one.repeat(self.frames) for of_one in (self.of_frames.slope, self.of_frames.black()))
+            if self.frames <= FEW_FRAMES:
+                own = torch.eye(self.frames).to(x).repeat_interleave(len(self.of_frames.slope), 0)
+                levels = [mixed(x, torch.cat([slope, own * slopes[:, None]]), torch.cat([black, blacks]))]
+            else:
+                levels = [mixed(x, slope, black), mixed(x, slopes[:, None], blacks, groups=self.frames)]
         if self.of_change is not None:
+            # As a norm it is a single operator, which takes onnxruntime longer than these three.
+            change = mixed(apart.square(), torch.ones(1, self.frames).to(x)).sqrt()
             levels.append(mixed(change, self.of_change.slope[:, None], self.of_change.black()))
-        if self.of_frames is not None:
-            slope, black = (of_one.repeat(self.frames) for of_one in (self.of_frames.slope, self.of_frames.black()))
-            levels.append(mixed(x, slope[:, None], black, groups=self.frames))
         return levels
 
     def steady(self, logs: Tensor) -> Tensor:
         """[N, 3 * masks] to [N, features]: what the frames have one by one comes down to mean and steps."""
         if self.of_frames is None:
             return logs
-        still, moving = logs.split((3 * self.still, 3 * self.alone), 1)
+        still, moving, *change = logs.split([3 * count for count in self.counts], 1)
         moving = moving.unflatten(1, (self.frames, -1))
         unsteady = (torch.linalg.vector_norm(self.steps @ moving, dim=1) + FLOOR).log()
-        return torch.cat([still, moving.mean(1), unsteady], 1)
+        return torch.cat([still, *change, moving.mean(1), unsteady], 1)
 
 
 class Spread(nn.Module):
-    """Frames [N, frames, pixels * pixels] to how far they are from their mean, over the square root of their number;
-    and to the root of the sum of the squares of that [N, 1, pixels * pixels]: how much each pixel changes."""
+    """Frames [N, frames, pixels * pixels] to how far they are from their mean, over the square root of their number."""
 
     def __init__(self, frames: int):
         super().__init__()
         self.register_buffer("centring", centring(frames), persistent=False)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if self.training:
-            x = self.centring @ x
-            return x, x.square().sum(1, keepdim=True).sqrt()
-        x = mixed(x, self.centring)
-        # The same: to runtimes it is a single operator, to PyTorch slower.
-        return x, torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.centring @ x if self.training else mixed(x, self.centring)
 
 
 def mixed(x: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:
@@ -215,8 +222,7 @@ class MomentsNetwork(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         x = self.preprocess(clip).flatten(2)
-        _, change = self.spread(x)
-        return self.head(self.shape(x, change).features)
+        return self.head(self.shape(x, self.spread(x)).features)
 
 
 class RunningNorm(nn.BatchNorm1d):

@@ -7,10 +7,12 @@ is the product of two Fourier transforms, and that of a small picture two small 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from edgeloop.models.genes import gene
 from edgeloop.models.moments import Moments, NormedHead, NormedLinear, Spread, mixed
@@ -91,12 +93,18 @@ class MotionNetwork(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         x = self.preprocess(clip).flatten(2)
-        apart, change = self.spread(x)
-        shape = self.shape(x, change)
+        apart = self.spread(x)
+        shape = self.shape(x, apart)
         known = torch.cat([shape.features, shape.centroids()], 1) if self.directed else shape.features
-        seen = 1 + self.seen @ shape.masks if self.training else mixed(shape.masks, self.seen, torch.ones(1).to(x))
-        likely = self.glide(apart, seen, self.expected(known))
+        likely = self.glide(apart, self.counted(shape.masks), self.expected(known))
         return self.head(torch.cat([shape.features, likely], 1), self.glide.distances)
+
+    def counted(self, masks: Tensor) -> Tensor:
+        """How much each pixel counts [N, 1, pixels * pixels], of masks the first of which are those of the mean."""
+        if self.training:
+            return 1 + self.seen @ masks
+        more = masks.shape[1] - self.seen.shape[1]
+        return mixed(masks, functional.pad(self.seen, (0, more)), torch.ones(1).to(masks))
 
 
 class Glide(nn.Module):
@@ -129,16 +137,15 @@ class Glide(nn.Module):
         # Half of a real picture's spectrum is enough: the other columns are those that are there, conjugated.
         share = SHARPNESS * frames / LIMIT**2 * (1 + (columns > 0))[:, None]
         cos, sin = by_row.cos(), by_row.sin()
+        # As many as if that many black frames followed, so that the last frames are not taken for the first ones' past.
+        bins = frames + self.lags[-1]
         tables = {
             "by_column": torch.cat([by_column.cos(), by_column.sin()], 1),
             # Of rows of cosines and sines in turns to real parts, and imaginary ones with their sign turned. Divided,
             # so that fp16 can hold the sums.
             "by_row": torch.cat([torch.stack([cos, -sin], 2), torch.stack([sin, cos], 2)]).flatten(1) / pixels,
-            # From the four products of such parts, of an earlier and a later frame, to real and imaginary part of the
-            # product with the conjugate, for a direction and for the one against it.
-            "conjugate": torch.tensor(
-                [[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, -1.0, 0.0], [1.0, 0.0, 0.0, 1.0], [0.0, -1.0, 1.0, 0.0]]
-            ),
+            "in_time": in_time(frames, bins),
+            "by_lag": by_lag(self.lags, bins),
             "inverse": torch.stack([share * phase.cos(), share * phase.sin()], 1),
             "distances": distances[:, None] / lag,
         }
@@ -149,17 +156,31 @@ class Glide(nn.Module):
     def forward(self, apart: Tensor, seen: Tensor, expected: Tensor) -> Tensor:
         x = (apart.clamp(-self.limit, self.limit) * seen).unflatten(2, (self.pixels, self.pixels))
         waves = (x @ self.by_column).reshape(-1, x.shape[1], 2 * self.pixels, self.columns)
-        waves = self.by_row @ waves
-        earlier, later = waves.unflatten(2, (2, 1, self.rows)), waves.unflatten(2, (1, 2, self.rows))
+        waves = (self.by_row @ waves).reshape(-1, 2 * x.shape[1], self.rows * self.columns)
         # What has moved by d has a spectrum that is turned by exp(-i k d). So the product with the conjugate of the
-        # later one has the phase k d, and its inverse transform a peak at d.
-        across = torch.cat([(earlier[:, :-lag] * later[:, lag:]).sum(1) for lag in self.lags], 3)
-        across = across.flatten(3).flatten(1, 2)
-        across = (self.conjugate @ across).reshape(-1, 2, 2 * across.shape[2])
+        # later one has the phase k d, and its inverse transform a peak at d. Such products, summed over the frames, are
+        # the inverse transform of the power spectrum in time (Wiener and Khinchin).
+        power = (self.in_time @ waves).square()
+        across = (self.by_lag @ power).reshape(-1, 2, 2 * len(self.lags) * self.rows * self.columns)
         found = across @ (self.inverse * self.weight[..., None]).transpose(0, 1).flatten(0, 3)
         if expected.shape[1] == self.grid:
             return (found.unflatten(2, (self.grid, self.axes)).amax((1, 3)) + expected).softmax(1)
         return (found + expected.unflatten(1, (2, -1))).unflatten(2, (self.grid, self.axes)).amax((1, 3)).softmax(1)
+
+
+def in_time(frames: int, bins: int) -> Tensor:
+    """[2 * bins, 2 * frames]: the Fourier transform of as many complex numbers, whose parts follow each other."""
+    turn = 2 * math.pi / bins * torch.outer(torch.arange(bins), torch.arange(frames))
+    cos, sin = turn.cos() / bins**0.5, turn.sin() / bins**0.5
+    return torch.stack([torch.stack([cos, sin], 2), torch.stack([-sin, cos], 2)], 1).reshape(2 * bins, 2 * frames)
+
+
+def by_lag(lags: Sequence[int], bins: int) -> Tensor:
+    """[4 * lags, 2 * bins]: from the squares of what `in_time` gives, to the products of the conjugates of the frames
+    with those so much later, summed: the real parts, the imaginary ones; then the same with the direction turned."""
+    turn = 2 * math.pi / bins * torch.outer(torch.tensor(lags), torch.arange(bins))
+    cos, sin = turn.cos(), turn.sin()
+    return torch.cat([cos, sin, cos, -sin]).repeat_interleave(2, 1)
 
 
 def reach(side_px: int, lag: int) -> float:
