@@ -5,7 +5,7 @@ of them are measured on this machine in one session, with one thread. `benchmark
 best of all predictors would err by.
 
     python benchmarks/families.py [--presets realistic,clear] [--epochs 8] [--layers 20] [--networks NAME ...]
-        [--lr 0.004] [--batch-size 32] [--folder DIR] [--json OUT]
+        [--lr 0.004] [--batch-size 32] [--untrained] [--folder DIR] [--json OUT]
 
 With --folder the data stay there: some 90 MB for each layer and preset. How near large networks come to the best
 possible error when they see much:
@@ -14,6 +14,8 @@ possible error when they see much:
         --networks "motion, 4 frames" "motion, 4 frames, largest"
     python benchmarks/families.py --layers 140 --epochs 12 --lr 0.01 --batch-size 64
         --networks "motion, 4 frames, wider" "motion, largest"
+
+With --untrained nothing is simulated nor trained: the latencies alone, of networks with seeded weights.
 """
 
 import argparse
@@ -33,7 +35,7 @@ import edge
 from edgeloop import training
 from edgeloop.data.cache import Split, open_split
 from edgeloop.evaluation import predict
-from edgeloop.export import export
+from edgeloop.export import export, export_untrained
 from edgeloop.models import registry
 from edgeloop.records import write_json
 from edgeloop.rmse import rmse
@@ -99,6 +101,44 @@ def trained(
     }
 
 
+def untrained(name: str, path: Path) -> dict[str, Any]:
+    """Export the network `name` with seeded weights to `path`: what takes no data to tell."""
+    architecture = NETWORKS[name]
+    exported = export_untrained(architecture, path)
+    if exported["status"] != "ok":
+        raise RuntimeError(f"{name}: {exported['reason']}")
+    return {
+        "network": name,
+        "frames": registry.input_frames(architecture),
+        "parameters": sum(parameter.numel() for parameter in registry.build(architecture).parameters()),
+    }
+
+
+def measure(rows: list[dict[str, Any]], work: Path) -> None:
+    """Add to each row the latency on this machine of the network in work/NUMBER.onnx, all in one session."""
+    jobs = [edge.Job(work / f"{number}.onnx") for number in range(len(rows))]
+    device = edge.Device("this-machine", work_folder=str(work / "work"), lock_file=str(work / "lock"))
+    with edge.connect(device) as session:
+        enrolment = session.enrol()
+        measured = session.measure(jobs, edge.Timing(), enrolment=enrolment)
+    for row, record in zip(rows, measured, strict=True):
+        if record["status"] == "failed":
+            raise RuntimeError(f"{row['network']}: {record['reason']}")
+        row |= {key: record[key] for key in ("latency_ms", "latency_p50_ms", "latency_p99_ms", "flags")}
+
+
+def print_table(columns: dict[str, tuple[str, str]], rows: list[dict[str, Any]]) -> None:
+    """columns: by their heads, which figure of a row, and how it is written."""
+    table = [[format(row[key], form) for key, form in columns.values()] for row in rows]
+    sides = ["left" if key in ("preset", "network") else "right" for key, _ in columns.values()]
+    print(tabulate(table, list(columns), disable_numparse=True, colalign=sides))
+
+
+NETWORK = {"network": ("network", ""), "frames": ("frames", ""), "parameters": ("parameters", ",")}
+ERRORS = {"RMSE": ("rmse", ".3f"), "speed": ("rmse_speed", ".3f"), "power": ("rmse_power", ".3f")}
+LATENCY = {"p50 ms": ("latency_p50_ms", ".3f"), "p99 ms": ("latency_p99_ms", ".3f")}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--presets", default="realistic,clear")
@@ -107,50 +147,33 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=COMPARED, metavar="NAME")
     parser.add_argument("--lr", type=float, default=RECIPE["lr"])
     parser.add_argument("--batch-size", type=int, default=RECIPE["batch_size"])
+    parser.add_argument("--untrained", action="store_true", help="the latencies alone")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--json", type=Path, metavar="OUT")
     options = parser.parse_args()
-    settings, rows, paths = training.Settings(epochs=options.epochs), [], []
     recipe = {"lr": options.lr, "batch_size": options.batch_size}
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        for preset in options.presets.split(","):
-            cache = data(preset, options.layers, (options.folder or work).resolve() / preset)
-            splits = [open_split(cache, split) for split in ("train", "validation", "test")]
-            clips = {"train_clips": len(splits[0].clips), "test_clips": len(splits[2].clips)}
-            for name in options.networks:
-                paths.append(work / f"{len(paths)}.onnx")
-                rows.append({"preset": preset, **clips, **trained(name, recipe, splits, settings, paths[-1])})
-        device = edge.Device("this-machine", work_folder=str(work / "work"), lock_file=str(work / "lock"))
-        with edge.connect(device) as session:
-            enrolment = session.enrol()
-            measured = session.measure([edge.Job(path) for path in paths], edge.Timing(), enrolment=enrolment)
-    for row, record in zip(rows, measured, strict=True):
-        if record["status"] == "failed":
-            raise RuntimeError(f"{row['network']}: {record['reason']}")
-        row |= {key: record[key] for key in ("latency_ms", "latency_p50_ms", "latency_p99_ms", "flags")}
-    print(f"{options.epochs} epochs; RMSE on the test object, in units of 900 mm/s and 215 W")
-    table = [
-        [
-            row["preset"],
-            row["train_clips"],
-            row["network"],
-            row["frames"],
-            row["parameters"],
-            f"{row['rmse']:.3f}",
-            f"{row['rmse_speed']:.3f}",
-            f"{row['rmse_power']:.3f}",
-            f"{row['latency_p50_ms']:.3f}",
-            f"{row['latency_p99_ms']:.3f}",
-            f"{row['training_s']:.0f}",
-        ]
-        for row in rows
-    ]
-    figures = ["RMSE", "speed", "power", "p50 ms", "p99 ms", "trained in s"]
-    heads = ["preset", "clips", "network", "frames", "parameters", *figures]
-    print(tabulate(table, heads, disable_numparse=True, colalign=["left", "right", "left", *["right"] * 8]))
+        if options.untrained:
+            rows = [untrained(name, work / f"{number}.onnx") for number, name in enumerate(options.networks)]
+        else:
+            rows, settings = [], training.Settings(epochs=options.epochs)
+            for preset in options.presets.split(","):
+                cache = data(preset, options.layers, (options.folder or work).resolve() / preset)
+                splits = [open_split(cache, split) for split in ("train", "validation", "test")]
+                clips = {"preset": preset, "train_clips": len(splits[0].clips), "test_clips": len(splits[2].clips)}
+                for name in options.networks:
+                    rows.append(clips | trained(name, recipe, splits, settings, work / f"{len(rows)}.onnx"))
+        measure(rows, work)
+    if options.untrained:
+        print_table(NETWORK | LATENCY, rows)
+    else:
+        print(f"{options.epochs} epochs; RMSE on the test object, in units of 900 mm/s and 215 W")
+        data_and_network = {"preset": ("preset", ""), "clips": ("train_clips", ",")} | NETWORK
+        print_table(data_and_network | ERRORS | LATENCY | {"trained in s": ("training_s", ".0f")}, rows)
     if options.json:
-        write_json(options.json, {"epochs": options.epochs, "training": recipe, "networks": rows})
+        how = {} if options.untrained else {"epochs": options.epochs, "training": recipe}
+        write_json(options.json, {**how, "networks": rows})
 
 
 if __name__ == "__main__":
