@@ -44,7 +44,7 @@ def test_each_family_exports_and_agrees_with_pytorch_at_any_batch(architecture, 
 @pytest.mark.parametrize("frame_thresholds", [0, 2])
 @pytest.mark.parametrize("shapes", SHAPES)
 @pytest.mark.parametrize(
-    "family", [{"family": "moments"}, {"family": "motion"}, {"family": "motion", "directed": True}]
+    "family", [{"family": "moments", "offsets": True}, {"family": "motion"}, {"family": "motion", "directed": True}]
 )
 def test_where_nothing_is_bright_onnxruntime_computes_the_same(family, shapes, frame_thresholds, tmp_path):
     # The converter drops what is added if it is nearly nothing, and sigmoids differ in the dark.

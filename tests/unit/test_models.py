@@ -1,5 +1,7 @@
 """Networks: what they take and give, what they refuse, and that they are what they are called."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from edgeloop.models.layers import TemporalShift
 from edgeloop.models.moments import (
     FEW_FRAMES,
     FLOOR,
+    NEAR,
     SHAPES,
     UNIT_AREA_PX,
     UNIT_PX,
@@ -46,7 +49,7 @@ SMALL = [
     {"family": "conv2d_temporal", "widths": [8, 16], "temporal": "transformer"},
     {"family": "moments"},
     {"family": "motion"},
-    {"family": "motion", "frame_thresholds": 2, "lags": 2, "directed": True},
+    {"family": "motion", "frame_thresholds": 2, "lags": 2, "directed": True, "offsets": True},
     SMALLEST_SWIN,
 ]
 ACTIVATIONS = ["relu", "leaky_relu", "hard_swish", "silu"]
@@ -82,6 +85,7 @@ def random_architecture(family: str, rng: np.random.Generator) -> dict:
     if family in ("moments", "motion"):
         kind = {"family": family, "thresholds": pick([1, 4, 8]), "activation": pick(ACTIVATIONS)}
         kind |= {"shapes": pick(SHAPES), "frame_thresholds": pick([0, 1, 3])}
+        kind["offsets"] = pick([False, True] if kind["thresholds"] > 1 else [False])
         if family == "motion":
             kind |= {"lags": pick([1, 2]), "directed": pick([False, True]), "grid": pick([6, 16])}
             kind |= {"lag": pick([1] if kind["lags"] > 1 else [1, 2, 3])}
@@ -307,10 +311,27 @@ def test_lengths_are_those_of_the_camera_however_the_picture_was_cut_or_enlarged
     torch.testing.assert_close(native, enlarged, rtol=3e-3, atol=1e-2)
 
 
+def plain_masks(masks: Masks, picture: torch.Tensor) -> torch.Tensor:
+    """[thresholds, pixels * pixels] of a picture [pixels * pixels], as they are defined."""
+    levels = masks.slope[:, None] * (picture - masks.threshold[:, None])
+    return (levels / 6 + 0.5).clamp(0, 1)
+
+
 def plain_logs(masks: Masks, picture: torch.Tensor) -> torch.Tensor:
     """[thresholds, 3] of a picture [pixels * pixels], as they are defined."""
-    levels = masks.slope[:, None] * (picture - masks.threshold[:, None])
-    return (forms((levels / 6 + 0.5).clamp(0, 1) @ monomials(round(len(picture) ** 0.5))) + FLOOR).log()
+    return (forms(plain_masks(masks, picture) @ monomials(round(len(picture) ** 0.5))) + FLOOR).log()
+
+
+def plain_offsets(masks: Masks, picture: torch.Tensor) -> torch.Tensor:
+    """[thresholds - 1] of a picture of few pixels [pixels * pixels], as they are defined."""
+    side = round(len(picture) ** 0.5)
+    place = torch.arange(len(picture))
+    weights = plain_masks(masks, picture) / UNIT_AREA_PX
+    middles = [
+        (weights * (where - (side - 1) / 2) / UNIT_PX).sum(1) / (weights.sum(1) + FLOOR)
+        for where in (place % side, place // side)
+    ]
+    return (torch.hypot(*(middle.diff() for middle in middles)) + NEAR).log()
 
 
 def plain_features(shape: Shape, frames: torch.Tensor) -> torch.Tensor:
@@ -322,15 +343,17 @@ def plain_features(shape: Shape, frames: torch.Tensor) -> torch.Tensor:
     if shape.of_frames is not None:
         each = torch.stack([plain_logs(shape.of_frames, frame) for frame in frames])
         found += [each.mean(0), ((each.diff(dim=0).square().mean(0) / 2).sqrt() + FLOOR).log()]
+    if shape.neighbours is not None:
+        found.append(plain_offsets(shape.of_mean, frames.mean(0)))
     return torch.cat([part.flatten() for part in found])
 
 
 @pytest.mark.parametrize("frames", [4, FEW_FRAMES + 1])
 @pytest.mark.parametrize("frame_thresholds", [0, 1, 3])
-@pytest.mark.parametrize("change", [False, True])
-def test_a_shape_is_that_of_the_pictures_in_training_and_after(change, frame_thresholds, frames):
+@pytest.mark.parametrize(("change", "offsets"), [(False, False), (True, False), (False, True), (True, True)])
+def test_a_shape_is_that_of_the_pictures_in_training_and_after(change, offsets, frame_thresholds, frames):
     torch.manual_seed(0)
-    shape, x = Shape(frames, 20, 3, change, frame_thresholds), 15 * torch.rand(2, frames, 400)
+    shape, x = Shape(frames, 20, 3, change, frame_thresholds, offsets), 15 * torch.rand(2, frames, 400)
     with torch.no_grad():
         for parameter in shape.parameters():  # each mask with levels of its own
             parameter.mul_(1 + 0.2 * torch.rand_like(parameter))
@@ -344,12 +367,28 @@ def test_a_shape_is_that_of_the_pictures_in_training_and_after(change, frame_thr
             torch.testing.assert_close(outline.sums, of_mean @ monomials(20), rtol=1e-4, atol=1e-4)
 
 
+def test_a_pool_that_trails_has_offsets_and_one_that_is_turned_has_the_same():
+    shape = Shape(1, 41, 2, False, 0, offsets=True)
+    place = torch.arange(41.0) - 20
+    along, across = place, place[:, None]
+    # Bright at its head, and dark far behind.
+    trailing = 14 * torch.exp(-(across**2) / 20 - torch.where(along > 0, along / 2, -along / 8).abs())
+    still = 14 * torch.exp(-(across**2) / 20 - along.abs() / 5)
+    of_trailing, of_turned, of_still = (
+        shape(picture.flatten()[None, None], torch.zeros(1, 1, 41 * 41)).features[0, -1]
+        for picture in (trailing, trailing.T.contiguous(), still)
+    )
+    torch.testing.assert_close(of_trailing, of_turned)
+    assert of_trailing > of_still + 1
+    assert of_still.item() == pytest.approx(math.log(NEAR), abs=0.01)
+
+
 def test_the_middle_of_a_mask_is_where_its_pixels_are():
     shape = Shape(2, 20, 1, False, 0)
     picture = torch.zeros(20, 20)
     picture[3, 12:15] = 15
     x = picture.flatten().expand(1, 2, -1)
-    right, down = (shape(x, x).centroids()[0] * UNIT_PX).tolist()
+    right, down = (shape(x, x).centroids()[0, 0] * UNIT_PX).tolist()
     assert right == pytest.approx(13 - 9.5, rel=2e-2) and down == pytest.approx(3 - 9.5, rel=2e-2)
 
 
@@ -469,10 +508,11 @@ def test_what_stands_still_has_no_motion():
         ({"frames": 6, "lag": 2, "lags": 3}, "lag is 2 and lags 3: expected a product below the 6 frames"),
         ({"pixels": 64}, "pixels is 64: expected at most 41"),
         ({"pixels": 20, "frequencies": 10}, "frequencies is 10: expected less than half of the 20 pixels"),
+        ({"offsets": True, "thresholds": 1}, "offsets is true and thresholds 1: expected at least two masks"),
         ({"pixels": 20, "frequencies": 8, "lag": 7}, "pixels 20 have no room for a motion of 7 frames"),
     ],
 )
-def test_a_motion_that_cannot_be_seen_is_refused(genes, words):
+def test_genes_of_motion_that_do_not_go_together_are_refused(genes, words):
     with pytest.raises(ValueError, match=words):
         registry.check({"family": "motion", **genes})
 

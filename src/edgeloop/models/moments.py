@@ -30,6 +30,8 @@ FLOOR = 1e-3
 FEW_FRAMES = 8
 """Masks of so many frames and of their mean come from one convolution, though most of its weights are zero; those of
 more frames from two."""
+NEAR = 2e-2
+"""Added to offsets, in UNIT_PX, before the logarithm: a fifth of a pixel, about as sure as a soft mask's middle is."""
 EPSILON = 1e-2
 """Of the normalisation of logarithms: a tenth of a feature is as much as it may take for a standard deviation."""
 
@@ -80,20 +82,23 @@ class Outline:
     sums: Tensor
 
     def centroids(self) -> Tensor:
-        """[N, 2 * thresholds]: where the middles of the masks are, in UNIT_PX to the right and down."""
-        return (self.sums[..., 4:6] / (self.sums[..., :1] + FLOOR)).flatten(1)
+        """[N, thresholds, 2]: where the middles of the masks are, in UNIT_PX to the right and down."""
+        return centroids(self.sums)
 
 
 class Shape(nn.Module):
     """The logarithms of the `forms` of masks: of the mean frame; with `change`, of how much each pixel changes, too;
     with `frame_thresholds`, of the frames one by one, as means over the frames and logarithms of how much they differ
-    from each to the next.
+    from each to the next; with `offsets`, of how far the middle of each mask of the mean is from the next one's.
 
     Plume and flicker remember: over 16 frames they go through few of their ups and downs, so that the deviation from
-    the mean is a poor measure of how strong they are. Their steps are 15 draws.
+    the mean is a poor measure of how strong they are. Their steps are 15 draws. The faster the heat is left behind, the
+    further back are the middles of darker levels; length and width of each level hardly tell.
     """
 
-    def __init__(self, frames: int, pixels: int, thresholds: int, change: bool, frame_thresholds: int):
+    def __init__(
+        self, frames: int, pixels: int, thresholds: int, change: bool, frame_thresholds: int, offsets: bool = False
+    ):
         super().__init__()
         self.frames = frames
         self.of_change = Masks(thresholds, MOST_CHANGE) if change else None
@@ -101,10 +106,11 @@ class Shape(nn.Module):
         self.of_frames = Masks(frame_thresholds, SPARKS) if frame_thresholds else None
         # Masks of the mean, of the frames, of the change.
         self.counts = [thresholds, frames * frame_thresholds, *([thresholds] if change else [])]
-        self.features = 3 * (thresholds * (1 + change) + 2 * frame_thresholds)
+        self.features = 3 * (thresholds * (1 + change) + 2 * frame_thresholds) + (thresholds - 1) * offsets
         # Derived from the genes, so they are no part of the saved weights.
         self.register_buffer("monomials", monomials(pixels), persistent=False)
         self.register_buffer("steps", steps(frames), persistent=False)
+        self.register_buffer("neighbours", differences(thresholds) if offsets else None, persistent=False)
 
     def forward(self, x: Tensor, apart: Tensor) -> Outline:
         """Of frames of sqrt(counts), and of how far they are from their mean as `Spread` has it, both [N, frames,
@@ -113,7 +119,11 @@ class Shape(nn.Module):
         masks = [functional.hardsigmoid(levels) for levels in self.levels(x, apart)]
         sums = [each @ self.monomials for each in masks]
         logs = forms(torch.cat(sums, 1), FLOOR).log().reshape(-1, 3 * sum(self.counts))
-        return Outline(self.steady(logs), masks[0], sums[0][:, : len(self.of_mean.slope)])
+        of_mean, features = sums[0][:, : len(self.of_mean.slope)], self.steady(logs)
+        if self.neighbours is not None:
+            offsets = torch.linalg.vector_norm(self.neighbours @ centroids(of_mean), dim=2)
+            features.append((offsets + NEAR).log())
+        return Outline(torch.cat(features, 1), masks[0], of_mean)
 
     def levels(self, x: Tensor, apart: Tensor) -> list[Tensor]:
         """[N, masks, pixels * pixels] each: of the mean, of the frames, of the change. Those of the first frame by each
@@ -141,14 +151,14 @@ class Shape(nn.Module):
             levels.append(mixed(change, self.of_change.slope[:, None], self.of_change.black()))
         return levels
 
-    def steady(self, logs: Tensor) -> Tensor:
-        """[N, 3 * masks] to [N, features]: what the frames have one by one comes down to mean and steps."""
+    def steady(self, logs: Tensor) -> list[Tensor]:
+        """Of [N, 3 * masks] parts of the features: what the frames have one by one comes down to mean and steps."""
         if self.of_frames is None:
-            return logs
+            return [logs]
         still, moving, *change = logs.split([3 * count for count in self.counts], 1)
         moving = moving.unflatten(1, (self.frames, -1))
         unsteady = (torch.linalg.vector_norm(self.steps @ moving, dim=1) + FLOOR).log()
-        return torch.cat([still, *change, moving.mean(1), unsteady], 1)
+        return [still, *change, moving.mean(1), unsteady]
 
 
 class Spread(nn.Module):
@@ -176,8 +186,13 @@ def centring(frames: int) -> Tensor:
 def steps(frames: int) -> Tensor:
     """[frames - 1, frames], which takes the difference of each frame and the one before. Scaled: the root of the sum of
     the squares is the standard deviation of frames that have nothing to do with each other."""
-    later = torch.eye(frames)[1:] - torch.eye(frames)[:-1]
+    later = differences(frames)
     return later / (2 * later.shape[0]) ** 0.5
+
+
+def differences(count: int) -> Tensor:
+    """[count - 1, count], which takes the difference of each and the one before."""
+    return torch.eye(count)[1:] - torch.eye(count)[:-1]
 
 
 SHAPES = ("mean", "mean_and_change")
@@ -188,22 +203,30 @@ class Moments(Genes):
     """Soft masks of a picture, each above a learned threshold, and their moments.
 
     thresholds: how many masks. shapes: of which pictures, the mean frame alone, or how much each pixel changes, too.
-    frame_thresholds: how many masks of each frame. head: widths of hidden layers before the targets.
+    frame_thresholds: how many masks of each frame. offsets: whether how far the middle of each mask of the mean is from
+    the next one's counts, too. head: widths of hidden layers before the targets.
     """
 
     thresholds: int = gene(8, minimum=1, maximum=256)
     shapes: str = gene("mean", choices=SHAPES)
     frame_thresholds: int = gene(0, minimum=0, maximum=64)
+    offsets: bool = gene(False)
     activation: str = gene("relu", choices=tuple(ACTIVATIONS))
     head: tuple[int, ...] = gene((32,), minimum=1, maximum=4096)
     dropout: float = gene(0.0, minimum=0.0, maximum=0.9)
     frames: int = frames_gene()
     pixels: int = pixels_gene()
 
+    def validate(self) -> None:
+        if self.offsets and self.thresholds < 2:
+            raise ValueError(
+                "offsets is true and thresholds 1: expected at least two masks, whose middles are compared"
+            )
+
     def shape(self) -> Shape:
         """The part of the module that measures masks."""
         change = self.shapes == "mean_and_change"
-        return Shape(self.frames, self.pixels, self.thresholds, change, self.frame_thresholds)
+        return Shape(self.frames, self.pixels, self.thresholds, change, self.frame_thresholds, self.offsets)
 
     def network(self) -> nn.Module:
         """The module."""
@@ -284,6 +307,11 @@ def folded(norm: RunningNorm, layer: nn.Linear, x: Tensor, sums: Tensor | None =
         inputs = weight.shape[1] - sums.shape[1]
         weight = weight[:, :inputs] + functional.pad(weight[:, inputs:] @ sums.T, (inputs - len(sums), 0))
     return functional.linear(x, weight, bias)
+
+
+def centroids(sums: Tensor) -> Tensor:
+    """Sums of masks over `monomials` [..., 14] to the masks' middles [..., 2], in UNIT_PX to the right and down."""
+    return sums[..., 4:6] / (sums[..., :1] + FLOOR)
 
 
 def monomials(side: int) -> Tensor:

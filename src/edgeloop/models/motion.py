@@ -48,6 +48,7 @@ class Motion(Moments):
     directed: bool = gene(False)
 
     def validate(self) -> None:
+        super().validate()
         if self.lag * self.lags >= self.frames:
             raise ValueError(
                 f"lag is {self.lag} and lags {self.lags}: expected a product below the {self.frames} frames of the clip"
@@ -95,7 +96,7 @@ class MotionNetwork(nn.Module):
         x = self.preprocess(clip).flatten(2)
         apart = self.spread(x)
         shape = self.shape(x, apart)
-        known = torch.cat([shape.features, shape.centroids()], 1) if self.directed else shape.features
+        known = torch.cat([shape.features, shape.centroids().flatten(1)], 1) if self.directed else shape.features
         likely = self.glide(apart, self.counted(shape.masks), self.expected(known))
         return self.head(torch.cat([shape.features, likely], 1), self.glide.distances)
 
