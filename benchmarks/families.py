@@ -45,10 +45,25 @@ LARGEST_MOTION = {**LARGE_MOTION, "frame_thresholds": 6, "grid": 32}
 NETWORKS = {
     **ALSO_IN_INT8,
     # With three lags of a frame the fastest lines are within reach, with two of two frames they are not.
-    "motion, largest": {**LARGEST_MOTION, "frames": 16, "lag": 1, "lags": 3, "frequencies": 12, "grid": 48},
+    "motion, largest": {
+        **LARGEST_MOTION,
+        "frames": 16,
+        "lag": 1,
+        "lags": 3,
+        "frequencies": 12,
+        "grid": 48,
+        "offsets": True,
+    },
     "motion, 4 frames, largest": {**LARGEST_MOTION, "frames": 4, "lag": 1},
     # Nearly as good: all of the crop and two lags are worth it, neither a direction nor many distances are.
-    "motion, 4 frames, wider": {**ALSO_IN_INT8["motion"], "frames": 4, "lag": 1, "lags": 2, "frequencies": 8},
+    "motion, 4 frames, wider": {
+        **ALSO_IN_INT8["motion"],
+        "frames": 4,
+        "lag": 1,
+        "lags": 2,
+        "frequencies": 8,
+        "offsets": True,
+    },
 }
 COMPARED = (
     "conv2d",
