@@ -25,7 +25,7 @@ from edgeloop.models.moments import (
     forms,
     monomials,
 )
-from edgeloop.models.motion import Glide, by_lag, in_time
+from edgeloop.models.motion import LIMIT, SHARPNESS, Glide, by_lag, in_time
 from edgeloop.models.preprocess import MEAN, STD, Conv2d, FirstConv2d, FirstConv3d, Preprocess, standardise_targets
 
 BASELINE = {
@@ -432,6 +432,28 @@ def test_a_texture_that_glides_is_found_at_its_distance_in_any_direction(lag, la
     assert distance.item() == pytest.approx(px, abs=0.35)
     for trained, before in zip(glided(glide.eval(), clip), (likely, distance), strict=True):
         torch.testing.assert_close(trained, before)
+
+
+@pytest.mark.parametrize(("lag", "lags"), [(1, 1), (1, 2), (2, 1)])
+def test_how_likely_a_distance_is_comes_from_the_correlation_by_its_definition(lag, lags):
+    frames, pixels, frequencies = 3, 20, 4
+    glide = Glide(frames, pixels, lag, lags, frequencies, grid=8)
+    apart = 0.1 * torch.randn(1, frames, pixels * pixels, generator=torch.Generator().manual_seed(0))
+    x = apart.clamp(-LIMIT / frames**0.5, LIMIT / frames**0.5).view(frames, pixels, pixels)
+    wave = torch.arange(-frequencies, frequencies + 1)
+    spectrum = torch.fft.fft2(x)[:, wave][:, :, wave] / pixels
+    angles = math.pi * torch.arange(2 * glide.axes) / glide.axes
+    correlation = torch.zeros(glide.grid, len(angles))
+    for times in range(1, lags + 1):
+        product = (spectrum[: -times * lag] * spectrum[times * lag :].conj()).sum(0)
+        distances = times * lag * glide.distances[:, :1, None, None]
+        down, right = (distances * of(angles)[None, :, None, None] for of in (torch.sin, torch.cos))
+        phase = 2 * math.pi / pixels * (wave[:, None] * down + wave * right)
+        correlation += (product * torch.exp(-1j * phase)).real.sum((2, 3))
+    expected = (SHARPNESS * frames / LIMIT**2 * correlation.amax(1)).softmax(0)
+    with torch.no_grad():
+        likely = glide(apart, torch.ones(1, 1, 1), torch.zeros(1, glide.grid))
+    torch.testing.assert_close(likely[0], expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(("frames", "lags"), [(4, [1]), (4, [1, 2, 3]), (16, [3, 6]), (7, [6])])
