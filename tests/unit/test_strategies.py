@@ -315,7 +315,12 @@ def test_a_family_begins_with_its_defaults_and_is_then_searched_like_any_other(n
     others = [
         meltpool.sample(rng, family=family) for family in meltpool.families if family != "motion" for _ in range(4)
     ]
-    motion = meltpool.sample(rng, family="motion")
+    # As good as any: of a family that looks poor there are few proposals.
+    motion = next(
+        genotype
+        for genotype in (meltpool.sample(rng, family="motion") for _ in range(50))
+        if genotype["training"]["batch_size"] == 16
+    )
 
     def lags(chosen):
         current = history(
