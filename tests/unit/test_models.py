@@ -478,6 +478,9 @@ def test_a_motion_network_gives_the_same_in_training_and_after(frames):
             if isinstance(norm, RunningNorm):
                 norm.momentum = 0.0  # leaves the statistics as they are
         torch.testing.assert_close(network.eval()(taken), network.train()(taken), rtol=1e-4, atol=1e-4)
+        # How much a pixel counts is for the masks of the mean to say, whatever others come with them.
+        masks = torch.rand(3, 12, 41 * 41)
+        torch.testing.assert_close(network.eval().counted(masks), network.train().counted(masks[:, :8]))
 
 
 def test_droplets_that_fly_past_do_not_hide_how_far_the_texture_has_come():
