@@ -125,7 +125,7 @@ def untrained(name: str, path: Path) -> dict[str, Any]:
     return {
         "network": name,
         "frames": registry.input_frames(architecture),
-        "parameters": sum(parameter.numel() for parameter in registry.build(architecture).parameters()),
+        "parameters": registry.size(architecture)["parameters"],
     }
 
 
