@@ -93,3 +93,25 @@ def test_who_sees_nothing_errs_like_the_mean():
     errors = np.mean([irreducible_error.squared_errors(CLEAR, each, 1e-6 * np.eye(2), draws) for each in line], axis=0)
     expected = [1200 / 900 / math.sqrt(12), 230 / 215 / math.sqrt(12)]
     assert np.sqrt(errors[0]) == pytest.approx(expected, rel=0.06)
+
+
+def likelihoods(simulation, speeds):
+    rng = np.random.default_rng(3)
+    studio = meltpool.studio(41, simulation.optics, simulation.diffusivity_m2_s, rng)
+    line = replace(simulate.draw_lines(simulation, 1, 1, rng)[0], row_px=0.2, column_px=0.1, speed_m_s=0.8)
+    scene = irreducible_error.Scene(simulation, line, np.zeros(4), np.zeros(4))
+    return irreducible_error.likelihoods(scene, studio, 3.0, np.array(speeds), rng)
+
+
+def test_of_all_speeds_the_texture_fits_the_true_one_best():
+    speeds = [400.0, 600.0, 790.0, 800.0, 810.0, 1000.0, 1400.0]
+    found = likelihoods(CLEAR, speeds)
+    assert abs(speeds[found.argmax()] - 800) <= 10
+    assert found.max() > 50 + found[[0, 1, 5, 6]].max()
+
+
+def test_where_there_is_no_texture_all_speeds_fit_alike():
+    # None at all, and one that is in the glow alone, where nothing glows.
+    for dark in (replace(CLEAR, texture=0.0, grain=0.0), replace(CLEAR, texture=0.0, glow=0.0)):
+        found = likelihoods(dark, [400.0, 800.0, 1200.0])
+        assert found == pytest.approx(np.full(3, found[0]), abs=1e-6)
