@@ -28,7 +28,7 @@ it glides: it says whether there is such a speed.
 import argparse
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -333,17 +333,27 @@ def likelihoods(
     seen = textured + deviation * rng.standard_normal(textured.shape)
     found = []
     for speed in speeds_mm_s:
-        own, told = texture.precision.copy(), np.zeros(texture.nodes)
-        for frame in range(scene.frames):
-            reading = sparse.diags(contrast[frame]) @ texture.at(gliding(speed), studio, frame)
-            weighed = sparse.diags(weight[frame]) @ reading
-            own += (reading.T @ weighed).toarray()
-            told += weighed.T @ seen[frame]
-        # The texture is integrated out.
-        root = cholesky(own, lower=True, overwrite_a=True, check_finite=False)
-        half = solve_triangular(root, told, lower=True, check_finite=False)
-        found.append(half @ half / 2 - np.log(np.diag(root)).sum())
+        scaled = [sparse.diags(c) @ texture.at(gliding(speed), studio, frame) for frame, c in enumerate(contrast)]
+        found.append(log_likelihood(scaled, weight, texture.precision, seen))
     return np.array(found)
+
+
+def log_likelihood(
+    readings: Sequence[sparse.csr_matrix], weight: np.ndarray, precision: np.ndarray, seen: np.ndarray
+) -> float:
+    """Of `seen`, that is readings @ x and noise, where x is normal with `precision` [nodes, nodes], and integrated out.
+
+    readings: [pixels, nodes] of each frame. weight: the noise's inverse variance, like `seen` [frames, pixels]. Without
+    what the readings have no part in.
+    """
+    own, told = precision.copy(), np.zeros(len(precision))
+    for reading, heavy, counts in zip(readings, weight, seen, strict=True):
+        weighed = sparse.diags(heavy) @ reading
+        own += (reading.T @ weighed).toarray()
+        told += weighed.T @ counts
+    root = cholesky(own, lower=True, overwrite_a=True, check_finite=False)
+    half = solve_triangular(root, told, lower=True, check_finite=False)
+    return float(half @ half / 2 - np.log(np.diag(root)).sum())
 
 
 def drawn(

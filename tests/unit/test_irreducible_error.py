@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import poisson
+from scipy import sparse
+from scipy.stats import multivariate_normal, poisson
 
 from edgeloop.data import meltpool, simulate
 from edgeloop.data.simulate import CLEAR
@@ -115,3 +116,18 @@ def test_where_there_is_no_texture_all_speeds_fit_alike():
     for dark in (replace(CLEAR, texture=0.0, grain=0.0), replace(CLEAR, texture=0.0, glow=0.0)):
         found = likelihoods(dark, [400.0, 800.0, 1200.0])
         assert found == pytest.approx(np.full(3, found[0]), abs=1e-6)
+
+
+def test_a_likelihood_is_that_of_all_pixels_together():
+    rng, frames, pixels, nodes = np.random.default_rng(0), 2, 6, 4
+    half = rng.standard_normal((nodes, nodes))
+    precision, weight = half @ half.T + np.eye(nodes), rng.uniform(0.5, 2, (frames, pixels))
+    seen = rng.standard_normal((frames, pixels))
+    told, expected = [], []
+    for _ in range(3):
+        readings = 3 * rng.standard_normal((frames, pixels, nodes))
+        every = readings.reshape(-1, nodes)
+        covariance = every @ np.linalg.inv(precision) @ every.T + np.diag(1 / weight.ravel())
+        expected.append(multivariate_normal.logpdf(seen.ravel(), cov=covariance))
+        told.append(irreducible_error.log_likelihood(list(map(sparse.csr_matrix, readings)), weight, precision, seen))
+    assert np.diff(told) == pytest.approx(np.diff(expected))
