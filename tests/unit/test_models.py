@@ -26,7 +26,16 @@ from edgeloop.models.moments import (
     monomials,
 )
 from edgeloop.models.motion import LIMIT, SHARPNESS, Glide, by_lag, in_time
-from edgeloop.models.preprocess import MEAN, STD, Conv2d, FirstConv2d, FirstConv3d, Preprocess, standardise_targets
+from edgeloop.models.preprocess import (
+    MANY_FRAMES,
+    MEAN,
+    STD,
+    Conv2d,
+    FirstConv2d,
+    FirstConv3d,
+    Preprocess,
+    standardise_targets,
+)
 
 BASELINE = {
     "family": "swin3d",
@@ -50,6 +59,7 @@ SMALL = [
     {"family": "moments"},
     {"family": "motion"},
     {"family": "motion", "frame_thresholds": 2, "lags": 2, "directed": True, "offsets": True},
+    {"family": "motion", "stem_stride": 2, "frequencies": 8},
     SMALLEST_SWIN,
 ]
 ACTIVATIONS = ["relu", "leaky_relu", "hard_swish", "silu"]
@@ -86,10 +96,13 @@ def random_architecture(family: str, rng: np.random.Generator) -> dict:
         kind = {"family": family, "thresholds": pick([1, 4, 8]), "activation": pick(ACTIVATIONS)}
         kind |= {"shapes": pick(SHAPES), "frame_thresholds": pick([0, 1, 3])}
         kind["offsets"] = pick([False, True] if kind["thresholds"] > 1 else [False])
+        kind["stem_stride"] = pick([1, 2] if common["pixels"] <= 41 else [1])
         if family == "motion":
             kind |= {"lags": pick([1, 2]), "directed": pick([False, True]), "grid": pick([6, 16])}
             kind |= {"lag": pick([1] if kind["lags"] > 1 else [1, 2, 3])}
-            kind |= {"frequencies": pick([4, 8, 11]), "pixels": pick([25, 33, 40, 41])}
+            kind |= {"frequencies": pick([4, 8, 11]), "pixels": pick([25, 33, 40, 41]), "stem_stride": 1}
+            if pick([False, True]):
+                kind |= {"frequencies": pick([4, 5]), "stem_stride": 2}
         return common | kind | {"head": pick([[], [16], [16, 8]]), "dropout": pick([0.0, 0.2])}
     stages = int(rng.integers(1, 4))
     common |= {
@@ -268,6 +281,23 @@ def test_fewer_pixels_crop_the_centre_and_more_enlarge_it():
     assert enlarged.shape == (1, 1, 123, 123) and enlarged.argmax() == 61 * 123 + 61
 
 
+@pytest.mark.parametrize("pixels", [41, 25, 40])
+@pytest.mark.parametrize("frames", [4, MANY_FRAMES])
+def test_of_a_halved_picture_every_second_pixel_is_left_and_blurred_before(frames, pixels):
+    halving, x = Preprocess(frames, pixels, stride=2), torch.from_numpy(clips(2, frames))
+    first, weights = (41 - pixels) // 2, (0.25, 0.5, 0.25)
+    expected = torch.zeros(2, frames, halving.side, halving.side)
+    for row in range(halving.side):
+        for column in range(halving.side):
+            for i in range(3):
+                for j in range(3):
+                    counts = x[:, :, first + 2 * row + i, first + 2 * column + j]
+                    expected[:, :, row, column] += weights[i] * weights[j] * counts
+    assert 0 <= pixels - (2 * (halving.side - 1) + 3) < 2  # no more than the last row and column are left out
+    for module in (halving.train(), halving.eval()):
+        torch.testing.assert_close(module(x), expected.sqrt())
+
+
 def test_temporal_shift_exchanges_channels_between_neighbouring_frames_of_one_clip():
     x = torch.arange(1.0, 1 + 2 * 3 * 16).reshape(2 * 3, 16, 1, 1)
     shifted = TemporalShift(frames=3, channels=16)(x).reshape(2, 3, 16)
@@ -289,9 +319,10 @@ def blob(length: float, width: float, degrees: float, side: int = 41) -> torch.T
     return torch.exp(-((along / length) ** 2 + (across / width) ** 2) / 2).flatten()
 
 
-def area_and_variances(mask: torch.Tensor) -> torch.Tensor:
-    """Of a mask [side * side], by way of what the network computes: in pixels, the longer direction first."""
-    (squares,) = forms(mask @ monomials(round(len(mask) ** 0.5)))
+def area_and_variances(mask: torch.Tensor, pitch: float = 1.0) -> torch.Tensor:
+    """Of a mask [side * side], by way of what the network computes: in the camera's pixels, the longer direction
+    first."""
+    (squares,) = forms(mask @ monomials(round(len(mask) ** 0.5), pitch))
     return torch.cat([squares[:1].sqrt() * UNIT_AREA_PX, squares[1:] / squares[0] * UNIT_PX**2])
 
 
@@ -305,10 +336,17 @@ def test_area_length_and_width_of_a_mask_do_not_depend_on_its_direction_and_plac
 
 def test_lengths_are_those_of_the_camera_however_the_picture_was_cut_or_enlarged():
     native, cut, enlarged = (
-        area_and_variances(mask) for mask in (blob(2, 1, 30.0), blob(2, 1, 30.0, 25), blob(4, 2, 30.0, 82))
+        area_and_variances(blob(size, size / 2, 30.0, side), Preprocess(1, side).pitch)
+        for size, side in ((2, 41), (2, 25), (4, 82))
     )
     torch.testing.assert_close(native, cut, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(native, enlarged, rtol=3e-3, atol=1e-2)
+
+
+def test_lengths_are_those_of_the_camera_where_every_second_pixel_is_left():
+    halving = Preprocess(1, 41, stride=2)
+    native, halved = area_and_variances(blob(4, 2, 30.0)), blob(2, 1, 30.0, halving.side)
+    torch.testing.assert_close(native, area_and_variances(halved, halving.pitch), rtol=3e-3, atol=1e-2)
 
 
 def plain_masks(masks: Masks, picture: torch.Tensor) -> torch.Tensor:
@@ -434,10 +472,23 @@ def test_a_texture_that_glides_is_found_at_its_distance_in_any_direction(lag, la
         torch.testing.assert_close(trained, before)
 
 
+@pytest.mark.parametrize("degrees", [0.0, 37.0, 200.0])
+@pytest.mark.parametrize(("lag", "lags", "px"), [(1, 1, 2.4), (2, 1, 4.5), (1, 3, 3.1)])
+def test_a_texture_of_which_every_second_pixel_is_left_is_found_at_the_cameras_distance(lag, lags, px, degrees):
+    halving = Preprocess(8, 41, stride=2)
+    glide = Glide(8, halving.side, lag, lags, 8, pitch=halving.pitch)
+    counts = gliding(px, degrees).square()
+    likely, distance = glided(glide, halving.halved(counts).sqrt())
+    spacing = (glide.distances[1] - glide.distances[0]).item()
+    assert glide.distances[likely.argmax()].item() == pytest.approx(px, abs=spacing)
+    assert distance.item() == pytest.approx(px, abs=0.35)
+
+
+@pytest.mark.parametrize("pitch", [1.0, 2.0])
 @pytest.mark.parametrize(("lag", "lags"), [(1, 1), (1, 2), (2, 1)])
-def test_how_likely_a_distance_is_comes_from_the_correlation_by_its_definition(lag, lags):
+def test_how_likely_a_distance_is_comes_from_the_correlation_by_its_definition(lag, lags, pitch):
     frames, pixels, frequencies = 3, 20, 4
-    glide = Glide(frames, pixels, lag, lags, frequencies, grid=8)
+    glide = Glide(frames, pixels, lag, lags, frequencies, grid=8, pitch=pitch)
     apart = 0.1 * torch.randn(1, frames, pixels * pixels, generator=torch.Generator().manual_seed(0))
     x = apart.clamp(-LIMIT / frames**0.5, LIMIT / frames**0.5).view(frames, pixels, pixels)
     wave = torch.arange(-frequencies, frequencies + 1)
@@ -446,11 +497,11 @@ def test_how_likely_a_distance_is_comes_from_the_correlation_by_its_definition(l
     correlation = torch.zeros(glide.grid, len(angles))
     for times in range(1, lags + 1):
         product = (spectrum[: -times * lag] * spectrum[times * lag :].conj()).sum(0)
-        distances = times * lag * glide.distances[:, :1, None, None]
+        distances = times * lag * glide.distances[:, :1, None, None] / pitch
         down, right = (distances * of(angles)[None, :, None, None] for of in (torch.sin, torch.cos))
         phase = 2 * math.pi / pixels * (wave[:, None] * down + wave * right)
         correlation += (product * torch.exp(-1j * phase)).real.sum((2, 3))
-    expected = (SHARPNESS * frames / LIMIT**2 * correlation.amax(1)).softmax(0)
+    expected = (SHARPNESS * pitch**2 * frames / LIMIT**2 * correlation.amax(1)).softmax(0)
     with torch.no_grad():
         likely = glide(apart, torch.ones(1, 1, 1), torch.zeros(1, glide.grid))
     torch.testing.assert_close(likely[0], expected, rtol=1e-3, atol=1e-5)
@@ -466,10 +517,12 @@ def test_products_of_frames_with_later_ones_come_from_their_power_spectrum(frame
     torch.testing.assert_close(found.view_as(expected), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("frames", [4, FEW_FRAMES + 1])
-def test_a_motion_network_gives_the_same_in_training_and_after(frames):
+def test_a_motion_network_gives_the_same_in_training_and_after(frames, stride):
     torch.manual_seed(0)
     genes = {"frames": frames, "shapes": "mean_and_change", "frame_thresholds": 2}
+    genes |= {"stem_stride": stride, "frequencies": 8}
     network, taken = registry.build({"family": "motion", **genes}), torch.from_numpy(clips(3, frames))
     with torch.no_grad():
         for parameter in network.parameters():
@@ -532,7 +585,9 @@ def test_what_stands_still_has_no_motion():
         ({"frames": 4, "lag": 4}, "lag is 4 and lags 1: expected a product below the 4 frames"),
         ({"frames": 6, "lag": 2, "lags": 3}, "lag is 2 and lags 3: expected a product below the 6 frames"),
         ({"pixels": 64}, "pixels is 64: expected at most 41"),
-        ({"pixels": 20, "frequencies": 10}, "frequencies is 10: expected less than half of the 20 pixels"),
+        ({"pixels": 20, "frequencies": 10}, "frequencies is 10: expected less than half of the 20 pixels a side"),
+        ({"pixels": 41, "frequencies": 10, "stem_stride": 2}, "frequencies is 10: expected less than half of the 20 "),
+        ({"pixels": 64, "stem_stride": 2}, "stem_stride is 2 and pixels 64: expected at most 41 pixels"),
         ({"offsets": True, "thresholds": 1}, "offsets is true and thresholds 1: expected at least two masks"),
         ({"pixels": 20, "frequencies": 8, "lag": 7}, "pixels 20 have no room for a motion of 7 frames"),
     ],

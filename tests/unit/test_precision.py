@@ -29,6 +29,7 @@ NETWORKS = {
     "motion": {"family": "motion", "frames": 4, "pixels": 33, "lag": 1, "frequencies": 6},
     "motion-and-change": {"family": "motion", "shapes": "mean_and_change", "thresholds": 4},
     "motion-directed": {"family": "motion", "thresholds": 4, "frame_thresholds": 2, "lags": 2, "directed": True},
+    "motion-halved": {"family": "motion", "frames": 8, "stem_stride": 2, "frequencies": 8, "thresholds": 4},
     "swin3d": {"family": "swin3d", "embed": 12, "depths": [2], "heads": [3], "mlp_ratio": 1, "patch": [8, 8, 8],
                "dropout": 0.0, "stochastic_depth": 0.0},
 }  # fmt: skip

@@ -94,10 +94,19 @@ class Shape(nn.Module):
     Plume and flicker remember: over 16 frames they go through few of their ups and downs, so that the deviation from
     the mean is a poor measure of how strong they are. Their steps are 15 draws. The faster the heat is left behind, the
     further back are the middles of darker levels; length and width of each level hardly tell.
+
+    side, pitch: of the pictures, as `Preprocess` has them.
     """
 
     def __init__(
-        self, frames: int, pixels: int, thresholds: int, change: bool, frame_thresholds: int, offsets: bool = False
+        self,
+        frames: int,
+        side: int,
+        thresholds: int,
+        change: bool,
+        frame_thresholds: int,
+        offsets: bool = False,
+        pitch: float = 1.0,
     ):
         super().__init__()
         self.frames = frames
@@ -108,7 +117,7 @@ class Shape(nn.Module):
         self.counts = [thresholds, frames * frame_thresholds, *([thresholds] if change else [])]
         self.features = 3 * (thresholds * (1 + change) + 2 * frame_thresholds) + (thresholds - 1) * offsets
         # Derived from the genes, so they are no part of the saved weights.
-        self.register_buffer("monomials", monomials(pixels), persistent=False)
+        self.register_buffer("monomials", monomials(side, pitch), persistent=False)
         self.register_buffer("steps", steps(frames), persistent=False)
         self.register_buffer("neighbours", differences(thresholds) if offsets else None, persistent=False)
 
@@ -204,7 +213,8 @@ class Moments(Genes):
 
     thresholds: how many masks. shapes: of which pictures, the mean frame alone, or how much each pixel changes, too.
     frame_thresholds: how many masks of each frame. offsets: whether how far the middle of each mask of the mean is from
-    the next one's counts, too. head: widths of hidden layers before the targets.
+    the next one's counts, too. stem_stride: with 2, of every second pixel, blurred. head: widths of hidden layers
+    before the targets.
     """
 
     thresholds: int = gene(8, minimum=1, maximum=256)
@@ -216,17 +226,23 @@ class Moments(Genes):
     dropout: float = gene(0.0, minimum=0.0, maximum=0.9)
     frames: int = frames_gene()
     pixels: int = pixels_gene()
+    stem_stride: int = gene(1, minimum=1, maximum=2)
 
     def validate(self) -> None:
+        if self.stem_stride > 1 and self.pixels > CLIP_PIXELS:
+            raise ValueError(
+                f"stem_stride is {self.stem_stride} and pixels {self.pixels}: expected at most {CLIP_PIXELS} pixels, "
+                "which is what the camera's crop has; a picture is not enlarged to be halved"
+            )
         if self.offsets and self.thresholds < 2:
             raise ValueError(
                 "offsets is true and thresholds 1: expected at least two masks, whose middles are compared"
             )
 
-    def shape(self) -> Shape:
-        """The part of the module that measures masks."""
-        change = self.shapes == "mean_and_change"
-        return Shape(self.frames, self.pixels, self.thresholds, change, self.frame_thresholds, self.offsets)
+    def shape(self, seen: Preprocess) -> Shape:
+        """The part of the module that measures masks of what is `seen`."""
+        change, one_by_one = self.shapes == "mean_and_change", self.frame_thresholds
+        return Shape(self.frames, seen.side, self.thresholds, change, one_by_one, self.offsets, seen.pitch)
 
     def network(self) -> nn.Module:
         """The module."""
@@ -238,9 +254,9 @@ class MomentsNetwork(nn.Module):
 
     def __init__(self, genes: Moments):
         super().__init__()
-        self.preprocess = Preprocess(genes.frames, genes.pixels)
+        self.preprocess = Preprocess(genes.frames, genes.pixels, genes.stem_stride)
         self.spread = Spread(genes.frames)
-        self.shape = genes.shape()
+        self.shape = genes.shape(self.preprocess)
         self.head = NormedHead(self.shape.features, genes.head, genes.activation, genes.dropout)
 
     def forward(self, clip: Tensor) -> Tensor:
@@ -314,17 +330,17 @@ def centroids(sums: Tensor) -> Tensor:
     return sums[..., 4:6] / (sums[..., :1] + FLOOR)
 
 
-def monomials(side: int) -> Tensor:
+def monomials(side: int, pitch: float = 1.0) -> Tensor:
     """[side * side, 14]: at each pixel of a square two times seven terms, whose sums over a mask `forms` multiplies.
+    pitch: how many of the camera's pixels one of these is wide.
 
     Per unit of area: 1; x^2, y^2 and u^2; x, y and u. Then 1, 1, 1, 1; x, y and u. u is along the diagonal.
     """
-    pixel = min(1.0, CLIP_PIXELS / side)
-    axis = (torch.arange(side) - (side - 1) / 2) * pixel / UNIT_PX
+    axis = (torch.arange(side) - (side - 1) / 2) * pitch / UNIT_PX
     y, x = (grid.flatten() for grid in torch.meshgrid(axis, axis, indexing="ij"))
     along = torch.stack([x, y, (x + y) / 2**0.5], 1)
     one = torch.ones_like(x)[:, None]
-    return torch.cat([one, along.square(), along, one.expand(-1, 4), along], 1) * pixel**2 / UNIT_AREA_PX
+    return torch.cat([one, along.square(), along, one.expand(-1, 4), along], 1) * pitch**2 / UNIT_AREA_PX
 
 
 def forms(sums: Tensor, floor: float = 0.0) -> Tensor:

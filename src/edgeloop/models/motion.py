@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from edgeloop.models.genes import gene
 from edgeloop.models.moments import Moments, NormedHead, NormedLinear, Spread, mixed
-from edgeloop.models.preprocess import CLIP_PIXELS, Preprocess
+from edgeloop.models.preprocess import CLIP_PIXELS, Preprocess, side
 
 NEAREST_PX, FARTHEST_PX = 0.8, 6.0
 """How far the texture may come from one frame to the next: 220 to 1,680 mm/s at 14 um and 20,000 frames a second."""
@@ -27,8 +27,8 @@ LIMIT = 0.25
 So neither what is bright nor a droplet that flies past outweighs the rest: without the limit, two to three times as
 many clips have their peak where no texture went. To divide by each pixel's deviation gains 1 % for two operators."""
 SHARPNESS = 0.03
-"""What a pair of pixels that agree, each at LIMIT, adds to the logarithm of the likelihood of a distance. Fitted to
-where the texture of `realistic` clips truly went; the same for any number of frames and pixels."""
+"""What a pair of the camera's pixels that agree, each at LIMIT, adds to the logarithm of the likelihood of a distance.
+Fitted to where the texture of `realistic` clips truly went; the same for any number of frames and pixels."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,11 @@ class Motion(Moments):
             )
         if self.pixels > CLIP_PIXELS:
             raise ValueError(f"pixels is {self.pixels}: expected at most {CLIP_PIXELS}, enlarging shows no motion")
-        if 2 * self.frequencies >= self.pixels:
-            raise ValueError(f"frequencies is {self.frequencies}: expected less than half of the {self.pixels} pixels")
+        left = side(self.pixels, self.stem_stride)
+        if 2 * self.frequencies >= left:
+            raise ValueError(f"frequencies is {self.frequencies}: expected less than half of the {left} pixels a side")
         latest = self.lag * self.lags
-        if reach(self.pixels, latest) < 2 * NEAREST_PX * latest:
+        if reach(left * self.stem_stride, latest) < 2 * NEAREST_PX * latest:
             raise ValueError(
                 f"pixels {self.pixels} have no room for a motion of {latest} frames: expected a smaller lag, fewer lags"
             )
@@ -73,10 +74,10 @@ class MotionNetwork(nn.Module):
 
     def __init__(self, genes: Motion):
         super().__init__()
-        self.preprocess = Preprocess(genes.frames, genes.pixels)
+        self.preprocess = seen = Preprocess(genes.frames, genes.pixels, genes.stem_stride)
         self.spread = Spread(genes.frames)
-        self.shape = genes.shape()
-        self.glide = Glide(genes.frames, genes.pixels, genes.lag, genes.lags, genes.frequencies, genes.grid)
+        self.shape = genes.shape(seen)
+        self.glide = Glide(genes.frames, seen.side, genes.lag, genes.lags, genes.frequencies, genes.grid, seen.pitch)
         # How much more or less than others a pixel counts that is as bright as the mask says: all alike at first.
         self.seen = nn.Parameter(torch.zeros(1, genes.thresholds))
         # A long and narrow pool has come fast: it says which of several peaks is likely to be the true one. It also
@@ -101,7 +102,7 @@ class MotionNetwork(nn.Module):
         return self.head(torch.cat([shape.features, likely], 1), self.glide.distances)
 
     def counted(self, masks: Tensor) -> Tensor:
-        """How much each pixel counts [N, 1, pixels * pixels], of masks the first of which are those of the mean."""
+        """How much each pixel counts [N, 1, side * side], of masks the first of which are those of the mean."""
         if self.training:
             return 1 + self.seen @ masks
         more = masks.shape[1] - self.seen.shape[1]
@@ -109,34 +110,36 @@ class MotionNetwork(nn.Module):
 
 
 class Glide(nn.Module):
-    """How likely each of `grid` distances is, [N, grid]. distances: [grid, 1], in pixels per frame.
+    """How likely each of `grid` distances is, [N, grid]. distances: [grid, 1], in the camera's pixels per frame.
 
-    Of how far frames are from their mean, as `Spread` has it; what each pixel counts [N, 1, pixels * pixels]; and
+    Of how far frames are from their mean, as `Spread` has it; what each pixel counts [N, 1, side * side]; and
     expected logits, of distances [N, grid], or [N, 2 * grid * axes] of either direction, distances, and axes from the
     one to the right clockwise. The correlation of the frames with later ones is the logarithm of a likelihood, to which
     the logits are added. The likeliest direction is taken.
     """
 
-    def __init__(self, frames: int, pixels: int, lag: int, lags: int, frequencies: int, grid: int = 16):
+    def __init__(
+        self, frames: int, side: int, lag: int, lags: int, frequencies: int, grid: int = 16, pitch: float = 1.0
+    ):
         super().__init__()
         self.grid = grid
-        self.pixels, self.limit = pixels, LIMIT / frames**0.5
+        self.side, self.limit = side, LIMIT / frames**0.5
         self.lags = [lag * times for times in range(1, lags + 1)]
         self.rows, self.columns = 2 * frequencies + 1, frequencies + 1
-        position = 2 * math.pi * torch.arange(pixels) / pixels
+        position = 2 * math.pi * torch.arange(side) / side
         rows, columns = torch.arange(-frequencies, frequencies + 1), torch.arange(frequencies + 1)
         by_row, by_column = torch.outer(rows, position), torch.outer(position, columns)
-        distances = torch.linspace(NEAREST_PX * lag, reach(pixels, self.lags[-1]) / lags, grid)
+        distances = torch.linspace(NEAREST_PX * lag, reach(side * pitch, self.lags[-1]) / lags, grid)
         # A direction and the one against it differ in the sign of the odd parts: half of the table does for both.
         self.axes = (grid + 1) // 2
         angles = math.pi * torch.arange(self.axes) / self.axes
         down, right = (
-            2 * math.pi / pixels * torch.outer(distances, f(angles)).flatten() for f in (torch.sin, torch.cos)
+            2 * math.pi / (side * pitch) * torch.outer(distances, f(angles)).flatten() for f in (torch.sin, torch.cos)
         )
         phase = rows[:, None, None] * down + columns[:, None] * right
         phase = torch.arange(1, lags + 1)[:, None, None, None] * phase
         # Half of a real picture's spectrum is enough: the other columns are those that are there, conjugated.
-        share = SHARPNESS * frames / LIMIT**2 * (1 + (columns > 0))[:, None]
+        share = SHARPNESS * pitch**2 * frames / LIMIT**2 * (1 + (columns > 0))[:, None]
         cos, sin = by_row.cos(), by_row.sin()
         # As many as if that many black frames followed, so that the last frames are not taken for the first ones' past.
         bins = frames + self.lags[-1]
@@ -144,7 +147,7 @@ class Glide(nn.Module):
             "by_column": torch.cat([by_column.cos(), by_column.sin()], 1),
             # Of rows of cosines and sines in turns to real parts, and imaginary ones with their sign turned. Divided,
             # so that fp16 can hold the sums.
-            "by_row": torch.cat([torch.stack([cos, -sin], 2), torch.stack([sin, cos], 2)]).flatten(1) / pixels,
+            "by_row": torch.cat([torch.stack([cos, -sin], 2), torch.stack([sin, cos], 2)]).flatten(1) / side,
             "in_time": in_time(frames, bins),
             "by_lag": by_lag(self.lags, bins),
             "inverse": torch.stack([share * phase.cos(), share * phase.sin()], 1),
@@ -155,8 +158,8 @@ class Glide(nn.Module):
         self.weight = nn.Parameter(torch.ones(lags, 1, len(rows), len(columns)))
 
     def forward(self, apart: Tensor, seen: Tensor, expected: Tensor) -> Tensor:
-        x = (apart.clamp(-self.limit, self.limit) * seen).unflatten(2, (self.pixels, self.pixels))
-        waves = (x @ self.by_column).reshape(-1, x.shape[1], 2 * self.pixels, self.columns)
+        x = (apart.clamp(-self.limit, self.limit) * seen).unflatten(2, (self.side, self.side))
+        waves = (x @ self.by_column).reshape(-1, x.shape[1], 2 * self.side, self.columns)
         waves = (self.by_row @ waves).reshape(-1, 2 * x.shape[1], self.rows * self.columns)
         # What has moved by d has a spectrum that is turned by exp(-i k d). So the product with the conjugate of the
         # later one has the phase k d, and its inverse transform a peak at d. Such products, summed over the frames, are
@@ -184,6 +187,6 @@ def by_lag(lags: Sequence[int], bins: int) -> Tensor:
     return torch.cat([cos, sin, cos, -sin]).repeat_interleave(2, 1)
 
 
-def reach(side_px: int, lag: int) -> float:
+def reach(side_px: float, lag: int) -> float:
     """The largest distance in pixels that a correlation of frames of `side_px` looks for."""
     return min(FARTHEST_PX * lag, REACH * side_px)

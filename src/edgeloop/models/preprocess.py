@@ -22,18 +22,32 @@ MEAN, STD = 0.25, 0.20
 
 SCALE = 1 / (math.sqrt(COUNTS) * STD)
 SHIFT = MEAN / STD
+BLUR = torch.tensor([0.25, 0.5, 0.25])
+"""Along rows and columns, before every second pixel is taken: the binomial filter of Zhang, "Making convolutional
+networks shift-invariant again" (ICML 2019)."""
+MANY_FRAMES = 8
+"""From so many frames on, onnxruntime blurs frame by frame faster than as one convolution whose weights are mostly
+zero."""
 
 
 class Preprocess(nn.Module):
     """Counts to square roots of counts, on the wanted square of pixels.
 
-    uint8 [N, frames, 41, 41] to float32 [N, frames, pixels, pixels] in 0 ... sqrt(255). A centre crop where
-    `pixels` < 41, a bilinear resize (half-pixel centres) where it is more. The layer after it normalises.
+    uint8 [N, frames, 41, 41] to float32 [N, frames, side, side] in 0 ... sqrt(255). A centre crop where
+    `pixels` < 41, a bilinear resize (half-pixel centres) where it is more. With `stride` 2 the counts are blurred, and
+    every second pixel is left; such a picture cannot be enlarged. The layer after it normalises.
+
+    side: of the picture in its pixels. pitch: how many of the camera's pixels one of them is wide.
     """
 
-    def __init__(self, frames: int, pixels: int):
+    def __init__(self, frames: int, pixels: int, stride: int = 1):
         super().__init__()
-        self.frames, self.pixels = frames, pixels
+        self.frames, self.pixels, self.stride = frames, pixels, stride
+        self.side, self.pitch = side(pixels, stride), stride * min(1.0, CLIP_PIXELS / pixels)
+        blur = torch.outer(BLUR, BLUR).expand(frames, 1, -1, -1)
+        if frames < MANY_FRAMES:
+            blur = blur * torch.eye(frames)[:, :, None, None]
+        self.register_buffer("blur", blur.contiguous() if stride > 1 else None, persistent=False)
 
     def forward(self, clip: Tensor) -> Tensor:
         if tuple(clip.shape[1:]) != (self.frames, CLIP_PIXELS, CLIP_PIXELS) or clip.dtype != torch.uint8:
@@ -44,12 +58,26 @@ class Preprocess(nn.Module):
         if self.pixels < CLIP_PIXELS:
             start = (CLIP_PIXELS - self.pixels) // 2
             clip = clip[:, :, start : start + self.pixels, start : start + self.pixels]
+        x = clip.to(torch.float32)
+        if self.blur is not None:
+            x = self.halved(x)
         # In place: a fresh map of floats costs more in training than its square roots do.
-        x = clip.to(torch.float32).sqrt_()
+        x = x.sqrt_()
         if self.pixels > CLIP_PIXELS:
             size = [self.pixels, self.pixels]
             x = functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
         return x
+
+    def halved(self, x: Tensor) -> Tensor:
+        """Every second pixel, blurred: of pictures of P x P, (P - 1) // 2 squared."""
+        if self.training:  # the same, and to PyTorch many times faster than a convolution of so few channels
+            return functional.avg_pool2d(functional.avg_pool2d(x, 2, 1), 2)
+        return functional.conv2d(x, self.blur, stride=self.stride, groups=self.frames // self.blur.shape[1])
+
+
+def side(pixels: int, stride: int) -> int:
+    """The side of the picture that `Preprocess` gives."""
+    return pixels if stride == 1 else (pixels - len(BLUR)) // stride + 1
 
 
 def _folded(convolution: nn.Conv2d | nn.Conv3d) -> tuple[Tensor, Tensor]:
