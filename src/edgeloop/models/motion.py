@@ -26,9 +26,17 @@ LIMIT = 0.25
 """Up to how far from its mean a pixel counts, in sqrt(counts): about as far as the camera's noise moves it in the dark.
 So neither what is bright nor a droplet that flies past outweighs the rest: without the limit, two to three times as
 many clips have their peak where no texture went. To divide by each pixel's deviation gains 1 % for two operators."""
+UNEVEN = 0.2
+"""Up to how far from its surroundings the mean of a pixel is taken for that of the texture, in sqrt(counts): what is
+further from them is the pool."""
+SURROUNDINGS_PX = 3
+"""So many of the camera's pixels to each side are a pixel's surroundings."""
 SHARPNESS = 0.03
 """What a pair of the camera's pixels that agree, each at LIMIT, adds to the logarithm of the likelihood of a distance.
 Fitted to where the texture of `realistic` clips truly went; the same for any number of frames and pixels."""
+
+
+BACKGROUNDS = ("mean", "local")
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,8 @@ class Motion(Moments):
     lag: how many frames later. lags: the correlations with frames so many times later are added up. frequencies: the
     finest structure that is followed has so many periods in the picture. grid: at so many distances, in as many
     directions each (one more if it is odd), the correlation is looked up. directed: whether the middles of the masks
-    say which way the texture is likely to come.
+    say which way the texture is likely to come. background: what of each pixel is not texture, its mean over the clip
+    or, in even places, that of its surroundings.
     """
 
     lag: int = gene(2, minimum=1, maximum=8)
@@ -46,6 +55,7 @@ class Motion(Moments):
     frequencies: int = gene(10, minimum=2, maximum=20)
     grid: int = gene(16, minimum=4, maximum=64)
     directed: bool = gene(False)
+    background: str = gene("mean", choices=BACKGROUNDS)
 
     def validate(self) -> None:
         super().validate()
@@ -78,6 +88,7 @@ class MotionNetwork(nn.Module):
         self.spread = Spread(genes.frames)
         self.shape = genes.shape(seen)
         self.glide = Glide(genes.frames, seen.side, genes.lag, genes.lags, genes.frequencies, genes.grid, seen.pitch)
+        self.kept = Kept(genes.frames, seen.side, seen.pitch) if genes.background == "local" else None
         # How much more or less than others a pixel counts that is as bright as the mask says: all alike at first.
         self.seen = nn.Parameter(torch.zeros(1, genes.thresholds))
         # A long and narrow pool has come fast: it says which of several peaks is likely to be the true one. It also
@@ -97,6 +108,8 @@ class MotionNetwork(nn.Module):
         x = self.preprocess(clip).flatten(2)
         apart = self.spread(x)
         shape = self.shape(x, apart)
+        if self.kept is not None:
+            apart = apart + self.kept(x)
         known = torch.cat([shape.features, shape.centroids().flatten(1)], 1) if self.directed else shape.features
         likely = self.glide(apart, self.counted(shape.masks), self.expected(known))
         return self.head(torch.cat([shape.features, likely], 1), self.glide.distances)
@@ -107,6 +120,38 @@ class MotionNetwork(nn.Module):
             return 1 + self.seen @ masks
         more = masks.shape[1] - self.seen.shape[1]
         return mixed(masks, functional.pad(self.seen, (0, more)), torch.ones(1).to(masks))
+
+
+class Kept(nn.Module):
+    """What of the mean of few frames is texture, [N, 1, side * side], of frames [N, frames, side * side].
+
+    The mean over the clip has a share of the texture in it, the larger, the fewer the frames; taken away from each of
+    them, it is missed. So how far the mean is from that of its surroundings is given back, up to UNEVEN: of the texture
+    that is most of it, of the pool little. Over the square root of the number of frames, as `Spread` has it; none near
+    the border, which has no surroundings.
+    """
+
+    def __init__(self, frames: int, side: int, pitch: float):
+        super().__init__()
+        reach = int(SURROUNDINGS_PX / pitch)
+        self.side, self.reach, self.limit = side, reach, UNEVEN / frames**0.5
+        # The rows above and below, summed, and the pixel itself; then both of these along the row. The pictures stay
+        # flat: as a convolution in the plane, onnxruntime would compute sixteen maps of it.
+        size = 2 * reach + 1
+        rows, along = torch.zeros(2, frames, size), torch.zeros(1, 2, size)
+        rows[0], along[0, 0] = 1, -1 / size**2
+        rows[1, :, reach] = along[0, 1, reach] = 1
+        inner = functional.pad(torch.ones(side - 2 * reach, side - 2 * reach), [reach] * 4)
+        for name, table in {"rows": rows / frames**1.5, "along": along, "inner": inner.view(1, 1, -1)}.items():
+            self.register_buffer(name, table, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.rows
+        if self.training:  # the same, and to PyTorch faster
+            x, rows = x.sum(1, keepdim=True), rows[:, :1]
+        x = functional.conv1d(x, rows, padding=self.reach * self.side, dilation=self.side)
+        uneven = functional.conv1d(x, self.along, padding=self.reach)
+        return uneven.clamp(-self.limit, self.limit) * self.inner
 
 
 class Glide(nn.Module):
