@@ -25,7 +25,7 @@ from edgeloop.models.moments import (
     forms,
     monomials,
 )
-from edgeloop.models.motion import LIMIT, SHARPNESS, Glide, by_lag, in_time
+from edgeloop.models.motion import BACKGROUNDS, LIMIT, SHARPNESS, UNEVEN, Glide, Kept, by_lag, in_time
 from edgeloop.models.preprocess import (
     MANY_FRAMES,
     MEAN,
@@ -59,7 +59,7 @@ SMALL = [
     {"family": "moments"},
     {"family": "motion"},
     {"family": "motion", "frame_thresholds": 2, "lags": 2, "directed": True, "offsets": True},
-    {"family": "motion", "stem_stride": 2, "frequencies": 8},
+    {"family": "motion", "stem_stride": 2, "frequencies": 8, "background": "local"},
     SMALLEST_SWIN,
 ]
 ACTIVATIONS = ["relu", "leaky_relu", "hard_swish", "silu"]
@@ -101,6 +101,7 @@ def random_architecture(family: str, rng: np.random.Generator) -> dict:
             kind |= {"lags": pick([1, 2]), "directed": pick([False, True]), "grid": pick([6, 16])}
             kind |= {"lag": pick([1] if kind["lags"] > 1 else [1, 2, 3])}
             kind |= {"frequencies": pick([4, 8, 11]), "pixels": pick([25, 33, 40, 41]), "stem_stride": 1}
+            kind |= {"background": pick(BACKGROUNDS)}
             if pick([False, True]):
                 kind |= {"frequencies": pick([4, 5]), "stem_stride": 2}
         return common | kind | {"head": pick([[], [16], [16, 8]]), "dropout": pick([0.0, 0.2])}
@@ -517,11 +518,24 @@ def test_products_of_frames_with_later_ones_come_from_their_power_spectrum(frame
     torch.testing.assert_close(found.view_as(expected), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("side", "pitch", "reach"), [(33, 1.0, 3), (20, 2.0, 1)])
+def test_what_is_kept_of_the_mean_is_how_far_it_is_from_its_surroundings_but_at_the_border(side, pitch, reach):
+    kept, x = Kept(4, side, pitch), 0.4 * torch.randn(2, 4, side, side, generator=torch.Generator().manual_seed(0))
+    mean, expected = x.mean(1), torch.zeros(2, side, side)
+    for row in range(reach, side - reach):
+        for column in range(reach, side - reach):
+            around = mean[:, row - reach : row + reach + 1, column - reach : column + reach + 1].mean((1, 2))
+            expected[:, row, column] = (mean[:, row, column] - around).clamp(-UNEVEN, UNEVEN)
+    assert (expected.abs() == UNEVEN).any()
+    for module in (kept.train(), kept.eval()):  # as Spread has it, over the square root of the number of frames
+        torch.testing.assert_close(module(x.flatten(2)).view_as(expected), expected / 2)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("frames", [4, FEW_FRAMES + 1])
 def test_a_motion_network_gives_the_same_in_training_and_after(frames, stride):
     torch.manual_seed(0)
-    genes = {"frames": frames, "shapes": "mean_and_change", "frame_thresholds": 2}
+    genes = {"frames": frames, "shapes": "mean_and_change", "frame_thresholds": 2, "background": "local"}
     genes |= {"stem_stride": stride, "frequencies": 8}
     network, taken = registry.build({"family": "motion", **genes}), torch.from_numpy(clips(3, frames))
     with torch.no_grad():
