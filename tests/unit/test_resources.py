@@ -66,6 +66,8 @@ def test_a_training_takes_whole_nodes_or_a_part_of_one():
         {"family": "conv2d", "widths": [16, 32, 64]},
         {"family": "conv3d", "widths": [4, 8]},
         {"family": "swin3d", "frames": 4, "pixels": 32, "embed": 12, "depths": [1, 1], "heads": [3, 6]},
+        {"family": "moments", "frames": 8, "stem_stride": 2},
+        {"family": "motion", "frames": 4, "stem_stride": 2, "frequencies": 8, "background": "local"},
     ],
     ids=lambda architecture: architecture["family"],
 )

@@ -22,7 +22,7 @@ MEAN, STD = 0.25, 0.20
 
 SCALE = 1 / (math.sqrt(COUNTS) * STD)
 SHIFT = MEAN / STD
-BLUR = torch.tensor([0.25, 0.5, 0.25])
+BLUR = [0.25, 0.5, 0.25]
 """Along rows and columns, before every second pixel is taken: the binomial filter of Zhang, "Making convolutional
 networks shift-invariant again" (ICML 2019)."""
 MANY_FRAMES = 8
@@ -44,10 +44,7 @@ class Preprocess(nn.Module):
         super().__init__()
         self.frames, self.pixels, self.stride = frames, pixels, stride
         self.side, self.pitch = side(pixels, stride), stride * min(1.0, CLIP_PIXELS / pixels)
-        blur = torch.outer(BLUR, BLUR).expand(frames, 1, -1, -1)
-        if frames < MANY_FRAMES:
-            blur = blur * torch.eye(frames)[:, :, None, None]
-        self.register_buffer("blur", blur.contiguous() if stride > 1 else None, persistent=False)
+        self.register_buffer("blur", _blur(frames) if stride > 1 else None, persistent=False)
 
     def forward(self, clip: Tensor) -> Tensor:
         if tuple(clip.shape[1:]) != (self.frames, CLIP_PIXELS, CLIP_PIXELS) or clip.dtype != torch.uint8:
@@ -78,6 +75,13 @@ class Preprocess(nn.Module):
 def side(pixels: int, stride: int) -> int:
     """The side of the picture that `Preprocess` gives."""
     return pixels if stride == 1 else (pixels - len(BLUR)) // stride + 1
+
+
+def _blur(frames: int) -> Tensor:
+    """Weights of a convolution that blurs each frame by itself: [frames, frames or 1, 3, 3]."""
+    row = torch.tensor(BLUR)
+    blur = torch.outer(row, row).expand(frames, 1, -1, -1)
+    return blur.contiguous() if frames >= MANY_FRAMES else blur * torch.eye(frames)[:, :, None, None]
 
 
 def _folded(convolution: nn.Conv2d | nn.Conv3d) -> tuple[Tensor, Tensor]:

@@ -112,8 +112,10 @@ def size(architecture: Mapping[str, Any]) -> dict[str, int]:
 
     Deterministic; takes milliseconds, a tenth of a second for the largest Swin.
     """
+    # Importing a family's module creates constants that other networks share: those must not be without data.
+    genes = parse(architecture)
     with torch.device("meta"):
-        model = build(architecture)
+        model = genes.network()
     activations = 0
 
     def add(module: nn.Module, inputs: Any, output: Any) -> None:
