@@ -13,7 +13,7 @@ possible error when they see much:
     python benchmarks/families.py --layers 140 --epochs 5 --lr 0.01 --batch-size 64
         --networks "motion, 4 frames" "motion, 4 frames, largest"
     python benchmarks/families.py --layers 140 --epochs 12 --lr 0.01 --batch-size 64
-        --networks "motion, 4 frames, wider" "motion, largest"
+        --networks "motion, 4 frames, wider" "motion, 4 frames, halved" "motion, 16 frames, halved" "motion, largest"
 
 With --untrained nothing is simulated nor trained: the latencies alone, of networks with seeded weights.
 """
@@ -42,6 +42,17 @@ from edgeloop.rmse import rmse
 
 OBJECTS, LINES = 5, 160
 LARGEST_MOTION = {**LARGE_MOTION, "frame_thresholds": 6, "grid": 32}
+HALVED_MOTION = {
+    "family": "motion",
+    "stem_stride": 2,
+    "thresholds": 16,
+    "shapes": "mean_and_change",
+    "frame_thresholds": 4,
+    "lag": 1,
+    "frequencies": 9,
+    "offsets": True,
+    "head": [64],
+}
 NETWORKS = {
     **ALSO_IN_INT8,
     # With three lags of a frame the fastest lines are within reach, with two of two frames they are not.
@@ -64,6 +75,9 @@ NETWORKS = {
         "frequencies": 8,
         "offsets": True,
     },
+    # Of every second pixel: what that saves goes into more masks.
+    "motion, 4 frames, halved": {**HALVED_MOTION, "frames": 4, "lags": 2, "background": "local"},
+    "motion, 16 frames, halved": {**HALVED_MOTION, "frames": 16, "lags": 3},
 }
 COMPARED = (
     "conv2d",

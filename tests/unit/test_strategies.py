@@ -224,25 +224,40 @@ def test_a_search_that_was_killed_goes_on_as_the_unbroken_one(space, name):
     assert choose(space, reread, proposals, screening, name) == choose(space, current, proposals, screening, name)
 
 
-@pytest.mark.parametrize("name", ["evolution", "gp-ehvi"])
-@pytest.mark.parametrize("results", [0, 8, 20])
-def test_a_family_that_nobody_has_tried_is_tried_as_soon_as_a_network_of_it_is_feasible(conditional, name, results):
+def offered_both_families(conditional, name, results, failed=0):
+    """Of which families the choice is, after `results` of conv2d and as many failures of swin3d: offered are 12 of the
+    former, and 2 of the latter, which are slow: it is not for their latency that they are taken."""
     rng = np.random.default_rng(1)
     drawn: dict[str, list] = {"conv2d": [], "swin3d": []}
     for _ in range(200):
         genotype = conditional.sample(rng)
         drawn[genotype["architecture"]["family"]].append(genotype)
-    tried, offered = drawn["conv2d"][:results], drawn["conv2d"][20:32] + drawn["swin3d"][:2]
+    offered = drawn["conv2d"][20:32] + drawn["swin3d"][:2]
     current = history(
-        conditional, 0, lambda g: 0.1 + 0.001 * g["training"]["batch_size"], latency=lambda g: 0.001, chosen=tried
+        conditional,
+        0,
+        lambda genotype: 0.1 + 0.001 * genotype["training"]["batch_size"],
+        lambda genotype: genotype["architecture"]["family"] == "swin3d",
+        latency=lambda genotype: 0.001,
+        chosen=drawn["conv2d"][:results] + drawn["swin3d"][2 : 2 + failed],
     )
-    # The other family is slow: it is not for its latency that it is taken.
-    limit = BUDGETS["bench"]["latency_ms"]
-    costs = [0.001] * 12 + [0.99 * limit] * 2
+    costs = [0.001] * 12 + [0.99 * BUDGETS["bench"]["latency_ms"]] * 2
     figures = {architecture_id(genotype): ok(latency_ms=cost) for genotype, cost in zip(offered, costs, strict=True)}
     chosen = choose(conditional, current, offered, [ok(device="bench", architectures=figures, work=[0, 1])], name)
     assert len(chosen) == SIZE
-    assert [genotype["architecture"]["family"] for genotype in chosen].count("swin3d") >= 1
+    return [genotype["architecture"]["family"] for genotype in chosen]
+
+
+@pytest.mark.parametrize("name", ["evolution", "gp-ehvi"])
+@pytest.mark.parametrize("results", [0, 8, 20])
+def test_a_family_that_nobody_has_tried_is_tried_as_soon_as_a_network_of_it_is_feasible(conditional, name, results):
+    assert "swin3d" in offered_both_families(conditional, name, results)
+
+
+@pytest.mark.parametrize("name", ["evolution", "gp-ehvi"])
+def test_a_family_of_which_one_network_has_failed_is_tried_once_more(conditional, name):
+    assert "swin3d" in offered_both_families(conditional, name, 8, failed=1)
+    assert "swin3d" not in offered_both_families(conditional, name, 8, failed=2)
 
 
 def test_of_a_family_that_nobody_has_tried_the_pool_has_networks_that_may_be_fast_enough(conditional):

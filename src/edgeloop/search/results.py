@@ -1,7 +1,7 @@
 """What a strategy knows of a search: the state's figures in a fixed order."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +9,9 @@ from typing import Any
 from edgeloop.records import Genotype
 from edgeloop.search.costs import Budgets, Costs, objective_costs, objective_limits, violation
 from edgeloop.space import Space
+
+FAILURES = 2
+"""So many networks of a family have to fail, and none to succeed, before it counts as known."""
 
 
 @dataclass(frozen=True)
@@ -90,15 +93,21 @@ class Knowledge:
 
     @property
     def known_families(self) -> frozenset[str]:
-        """The families of which a training has told something, in this run or before."""
-        told = [result.genotype for result in self.results]
+        """The families of which a training has told something, in this run or before. That a network failed may be its
+        own fault: it takes two of a family."""
+        told = [result.genotype for result in self.trained]
         told += [genotype for trainings in (*self.short, *self.earlier) for genotype, _ in trainings]
-        return frozenset(genotype["architecture"]["family"] for genotype in told)
+        failed = Counter(_family(result.genotype) for result in self.results if result.objectives is None)
+        return frozenset(map(_family, told)) | {family for family, times in failed.items() if times >= FAILURES}
 
     def objective_costs(self, costs: Costs) -> tuple[float, ...] | None:
         """The costs that are objectives; None where a device did not give them all."""
         values = objective_costs(costs, self.budgets, self.objectives, self.device)
         return None if None in values else values
+
+
+def _family(genotype: Genotype) -> str:
+    return genotype["architecture"]["family"]
 
 
 def knowledge(
