@@ -1,5 +1,6 @@
 """Networks: what they take and give, what they refuse, and that they are what they are called."""
 
+import copy
 import math
 
 import numpy as np
@@ -14,6 +15,7 @@ from edgeloop.models.moments import (
     FLOOR,
     NEAR,
     SHAPES,
+    STEADY,
     UNIT_AREA_PX,
     UNIT_PX,
     Masks,
@@ -381,10 +383,22 @@ def plain_features(shape: Shape, frames: torch.Tensor) -> torch.Tensor:
         found.append(plain_logs(shape.of_change, change))
     if shape.of_frames is not None:
         each = torch.stack([plain_logs(shape.of_frames, frame) for frame in frames])
-        found += [each.mean(0), ((each.diff(dim=0).square().mean(0) / 2).sqrt() + FLOOR).log()]
+        found += [each.mean(0), ((each.diff(dim=0).square().mean(0) / 2).sqrt() + STEADY).log()]
     if shape.neighbours is not None:
         found.append(plain_offsets(shape.of_mean, frames.mean(0)))
     return torch.cat([part.flatten() for part in found])
+
+
+def test_what_is_steady_but_for_rounding_is_the_same_in_single_and_double_precision():
+    torch.manual_seed(0)
+    # Frames that are all but alike: their masks differ by rounding, and by little more.
+    x = 8 * torch.rand(64, 1, 400) + 1e-3 * torch.rand(64, 4, 400)
+    single = Shape(4, 20, 2, False, 4).eval()
+    double = copy.deepcopy(single).double()
+    apart = Spread(4)(x)
+    with torch.no_grad():
+        found, expected = single(x, apart).features, double(x.double(), apart.double()).features
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=4e-5)
 
 
 @pytest.mark.parametrize("frames", [4, FEW_FRAMES + 1])
