@@ -14,6 +14,8 @@ possible error when they see much:
         --networks "motion, 4 frames" "motion, 4 frames, largest"
     python benchmarks/families.py --layers 140 --epochs 12 --lr 0.01 --batch-size 64
         --networks "motion, 4 frames, wider" "motion, 4 frames, halved" "motion, 16 frames, halved" "motion, largest"
+    python benchmarks/families.py --presets realistic --layers 140 --epochs 30 --lr 0.01 --batch-size 64
+        --networks "motion, 4 frames, halved"
 
 With --untrained nothing is simulated nor trained: the latencies alone, of networks with seeded weights.
 """
