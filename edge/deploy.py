@@ -67,7 +67,7 @@ def deploy(device: Device, bundle: Path, folder: str | None = None) -> Deploymen
         assert device.python is not None
         process = transport.start([device.python, "-u", "-c", INSTALLER.read_text()])
         try:
-            process.write(wire._line(hello))
+            wire._greet(process, device, hello)
             if (event := wire._next_event(process, device, first=True))["event"] == "occupied":
                 advice = "Remove it, or name another place with --folder."
                 message = f"{event['folder']} is there, and is no bundle. {advice}"

@@ -99,7 +99,7 @@ def _talk(
     runner = RUNNER.read_bytes()
     runner_sha256 = hashlib.sha256(runner).hexdigest()
     hello = {"work_folder": device.work_folder, "sha256": runner_sha256, "size": len(runner)}
-    process.write(_line(hello))
+    _greet(process, device, hello)
     if not _expect(process, device, "boot")["have"]:
         _send(process, runner, traffic, runner_sha256)
     sizes = {sha256: len(data) if isinstance(data, bytes) else data.stat().st_size for sha256, data in files.items()}
@@ -119,6 +119,16 @@ def _talk(
             return
         if event["event"] not in HEARTBEATS:
             yield event
+
+
+def _greet(process: Process, device: Device, hello: Mapping[str, Any]) -> None:
+    """Write the first line. A program that cannot be started has ended by then, if it was quick: how it ended says more
+    than that there is nobody to write to."""
+    try:
+        process.write(_line(hello))
+    except errors.DeviceLost:
+        _next_event(process, device, first=True)
+        raise
 
 
 def _line(value: Any) -> bytes:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
@@ -9,6 +10,7 @@ from bundles import make_bundle
 
 import edge
 from edge.deploy import deploy
+from edge.transport_ssh import SshTransport
 
 pytestmark = pytest.mark.infra
 
@@ -41,7 +43,20 @@ def test_a_device_without_onnxruntime_says_so_and_keeps_nothing(sshd, tmp_path):
     assert not (tmp_path / "there").exists()
 
 
-def test_a_device_without_python_is_an_error_that_names_it(sshd, tmp_path):
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_device_without_python_is_an_error_that_names_it(sshd, tmp_path, monkeypatch, quick):
     bundle, _ = make_bundle(tmp_path)
+    start = SshTransport.start
+
+    def ended(*args):
+        process = start(*args)
+        deadline = time.monotonic() + 10
+        while not process.channel.closed:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return process
+
+    if quick:  # it has ended before the first word to it
+        monkeypatch.setattr(SshTransport, "start", ended)
     with pytest.raises(edge.RuntimeMissing, match="python-of-the-future"):
         deploy(sshd.device(tmp_path, python="python-of-the-future"), bundle)
