@@ -18,6 +18,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,14 +106,11 @@ def _talk(
     sizes = {sha256: len(data) if isinstance(data, bytes) else data.stat().st_size for sha256, data in files.items()}
     process.write(_line({**request, "files": sizes}))
     needed = _expect(process, device, "need")["files"]
-    try:
+    # It may end in the middle because of a problem (no onnxruntime, disk full).
+    with _its_word_first(process, device):
         process.write(_line({"sending": needed}))
         for sha256 in needed:
             _send(process, files[sha256], traffic, sha256)
-    except errors.DeviceLost:
-        # The runner may have ended in the middle because of a problem that it has told (no onnxruntime, disk full).
-        _next_event(process, device)
-        raise
     while True:
         event = _next_event(process, device, answer=b"\n")
         if event["event"] == "done":
@@ -122,12 +120,18 @@ def _talk(
 
 
 def _greet(process: Process, device: Device, hello: Mapping[str, Any]) -> None:
-    """Write the first line. A program that cannot be started has ended by then, if it was quick: how it ended says more
-    than that there is nobody to write to."""
-    try:
+    """Write the first line, to a program that may have ended by then because it cannot be started."""
+    with _its_word_first(process, device, first=True):
         process.write(_line(hello))
+
+
+@contextmanager
+def _its_word_first(process: Process, device: Device, first: bool = False) -> Iterator[None]:
+    """Where there is nobody to write to any more, what the program told before it ended, or how it ended, says more."""
+    try:
+        yield
     except errors.DeviceLost:
-        _next_event(process, device, first=True)
+        _next_event(process, device, first)
         raise
 
 

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from edgeloop import resources
@@ -76,6 +79,16 @@ def test_a_size_is_that_of_the_network_without_building_it(architecture):
     model = registry.build(architecture)
     assert {"parameters": size["parameters"], "macs": size["macs"]} == registry.count(model, architecture)
     assert size["activations"] > 0
+
+
+@pytest.mark.parametrize("family", registry.FAMILIES)
+def test_a_network_can_be_built_in_a_process_that_began_with_a_size(family):
+    swin = {"pixels": 32, "embed": 12, "depths": [1], "heads": [3]}
+    genes = {"swin3d": swin, "moments": {}, "motion": {}}.get(family, {"widths": [4, 8]})
+    # In a process of its own: here the families may have been imported already.
+    code = "registry.size(network); registry.count(registry.build(network), network)"
+    code = f"from edgeloop.models import registry; network = { ({'family': family, **genes})!r}; {code}"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_more_frames_put_out_more():

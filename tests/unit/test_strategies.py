@@ -224,8 +224,8 @@ def test_a_search_that_was_killed_goes_on_as_the_unbroken_one(space, name):
     assert choose(space, reread, proposals, screening, name) == choose(space, current, proposals, screening, name)
 
 
-def offered_both_families(conditional, name, results, failed=0):
-    """Of which families the choice is, after `results` of conv2d and as many failures of swin3d: offered are 12 of the
+def chosen_families(conditional, name, results, failed=0):
+    """Of which families the choice is, after `results` of conv2d and `failed` failures of swin3d. Offered are 12 of the
     former, and 2 of the latter, which are slow: it is not for their latency that they are taken."""
     rng = np.random.default_rng(1)
     drawn: dict[str, list] = {"conv2d": [], "swin3d": []}
@@ -251,13 +251,13 @@ def offered_both_families(conditional, name, results, failed=0):
 @pytest.mark.parametrize("name", ["evolution", "gp-ehvi"])
 @pytest.mark.parametrize("results", [0, 8, 20])
 def test_a_family_that_nobody_has_tried_is_tried_as_soon_as_a_network_of_it_is_feasible(conditional, name, results):
-    assert "swin3d" in offered_both_families(conditional, name, results)
+    assert "swin3d" in chosen_families(conditional, name, results)
 
 
 @pytest.mark.parametrize("name", ["evolution", "gp-ehvi"])
 def test_a_family_of_which_one_network_has_failed_is_tried_once_more(conditional, name):
-    assert "swin3d" in offered_both_families(conditional, name, 8, failed=1)
-    assert "swin3d" not in offered_both_families(conditional, name, 8, failed=2)
+    assert "swin3d" in chosen_families(conditional, name, 8, failed=1)
+    assert "swin3d" not in chosen_families(conditional, name, 8, failed=2)
 
 
 def test_of_a_family_that_nobody_has_tried_the_pool_has_networks_that_may_be_fast_enough(conditional):
